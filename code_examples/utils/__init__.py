@@ -1,0 +1,25 @@
+"""The plumbing that all chapters share; what a model *is* never stands here."""
+
+from .data import DENSITIES, IMAGE_DATASETS, ImageData, density, load_images, without_class
+from .errors import UserError
+from .flags import Config, check_number, cli
+from .metrics import (
+    auroc,
+    bits_per_dim,
+    probe_accuracy,
+    psnr,
+    sample_quality,
+    ssim,
+)
+from .plotting import (
+    animation,
+    bars,
+    curves,
+    density_2d,
+    image_grid,
+    image_rows,
+    latent_scatter,
+    scatter_2d,
+    strips,
+)
+from .run import Run, start
