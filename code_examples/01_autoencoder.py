@@ -199,7 +199,8 @@ def train(model: nn.Module, data: utils.ImageData, config: "Config", run: utils.
         optimizer.param_groups[0]["lr"] = run.cosine(config.lr)
         with run.autocast():
             x_hat, z = net(corrupt(x, config.noise) if config.model == "denoising" else x)
-        loss = squared_error(x_hat.float(), x).mean()
+        error = squared_error(x_hat.float(), x).mean()
+        loss = error
         if config.model == "sparse":
             loss = loss + config.penalty * sparsity_penalty(z.float(), config.active_share).sum()
         elif config.model == "contractive":
@@ -207,7 +208,7 @@ def train(model: nn.Module, data: utils.ImageData, config: "Config", run: utils.
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        run.log(loss=loss)
+        run.log(loss=loss, train_mse_per_pixel=error / x[0].numel())
         if run.time_to_look():
             x_hat = reconstruct(model, probe)
             run.show(torch.stack([probe[:8], x_hat[:8]]).flatten(0, 1))
@@ -328,14 +329,13 @@ def compression(
         notes={"autoencoder": f"MSE {mse:.4f}", "PCA": f"MSE {mse_pca:.4f}"},
     )
     utils.curves(
-        {"autoencoder": run.series("test_mse_per_pixel")},
+        {name: run.series(f"{name}_mse_per_pixel") for name in ("train", "test")},
         run.path("learning_curve.png"),
         xlabel="epoch",
-        ylabel="mean squared error per pixel, test",
+        ylabel="mean squared error per pixel",
         title=f"{run.config.model} with {name}",
         logy=True,
-        hlines={"PCA": mse_pca},
-        markers=True,
+        hlines={"PCA, test": mse_pca},
     )
     x_train = data.train[: len(x)]
     return {

@@ -5,6 +5,7 @@ of their own: everybody's test set is the same pictures, whatever seed a run has
 random state is touched.
 """
 
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -90,7 +91,7 @@ def load_images(
     if not -np.inf < lo < hi < np.inf:
         raise UserError(f"expected value_range (lo, hi) with lo < hi, got {value_range}: swap them")
     try:
-        data = _read(name, Path(data_root).expanduser())
+        data = _read(name, Path(os.path.expanduser(data_root)))
     except ModuleNotFoundError as error:
         package = {"sklearn": "scikit-learn", "PIL": "pillow"}.get(error.name, error.name)
         raise UserError(

@@ -119,7 +119,8 @@ class Checkerboard(Density):
     def log_prob(self, x: Tensor) -> Tensor:
         """-log 8 on the squares and -inf elsewhere, at x (B, 2), (B,) nats."""
         inside = (_checked(x) >= -2).all(1) & (x < 2).all(1) & (x.floor().sum(1) % 2 == 0)
-        return torch.where(inside, -math.log(8.0), -math.inf).to(x.dtype)
+        log_p = torch.full(inside.shape, -math.log(8.0), dtype=x.dtype, device=x.device)
+        return log_p.masked_fill(~inside, -math.inf)
 
     @cached_property
     def entropy(self) -> float:

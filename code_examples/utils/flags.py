@@ -47,7 +47,7 @@ class Config:
     resume: bool = False
     """Go on where a run in the same folder was interrupted; needs the same flags."""
     quick: bool = False
-    """Seconds, not minutes: 512 training images, at most 2 epochs, at most 256 samples."""
+    """Seconds, not minutes: 512 training images in batches of 32, 10 epochs, 256 samples at most."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -63,7 +63,8 @@ class Config:
         if self.minutes is not None:
             check_number("minutes", self.minutes, above=0)
         if self.quick:
-            object.__setattr__(self, "epochs", min(self.epochs, 2))
+            object.__setattr__(self, "epochs", min(self.epochs, 10))
+            object.__setattr__(self, "batch_size", min(self.batch_size, 32))
             object.__setattr__(self, "num_samples", min(self.num_samples, 256))
 
 

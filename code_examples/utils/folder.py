@@ -1,5 +1,6 @@
 """Reading a folder of the reader's own pictures."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def parse_folder(name: str) -> tuple[Path, int]:
             f"expected a picture size from {SIZES[0]} to {SIZES[1]} pixels after the @, got {size}: "
             f"write folder:{path}@32 (or {name}@32 if the folder's own name ends so)"
         )
-    return Path(path).expanduser(), size
+    return Path(os.path.expanduser(path)), size
 
 
 def read_folder(name: str) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:

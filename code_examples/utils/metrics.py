@@ -35,10 +35,8 @@ def _as_digits(x: Tensor) -> Tensor:
     if not math.isfinite(high - low):
         raise UserError("expected finite pixels, got NaN or infinity: did the training diverge?")
     if low < -1e-3 or high > 1 + 1e-3:
-        raise UserError(
-            f"expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]: "
-            "clamp them, or map [-1, 1] by (x + 1) / 2"
-        )
+        got = f"[{low:.3g}, {high:.3g}]"
+        raise UserError(f"expected pixels in [0, 1], got {got}: map [-1, 1] by (x + 1) / 2")
     if x.shape[1] == 3:  # luma, the weights of ITU-R BT.601
         x = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     if x.shape[-2:] != (28, 28):

@@ -16,8 +16,27 @@ from torch import Tensor
 
 from .errors import UserError
 
-OKABE_ITO = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000".split()  # lines and bars
-MUTED = "#332288 #88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499 #888888".split()
+OKABE_ITO = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+]  # lines and bars
+MUTED = [
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+    "#888888",
+]
 DASHES = [(0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2))]
 GREY = "#555555"
 DPI, WIDTH, PAD = 150, 900, 12  # pixels
@@ -163,6 +182,31 @@ def _wrap(text: str, width: float, size: float) -> str:
     return "\n".join(lines)
 
 
+def _magnify(pixels: np.ndarray, columns: int, room: float) -> tuple[int, int, int]:
+    """Whole-number scale that fills `room` pixels across, then a cell's height and width."""
+    count, height, width, _ = pixels.shape
+    tall = -(-count // columns) * height
+    scale = max(1, min(round(room / (columns * width)), 1350 // tall, 280 // width))
+    return scale, scale * height, scale * width
+
+
+def _around(corner, cell, pitch, columns, *, under, left, right, ticks) -> list[tuple]:
+    """The texts beside the images, each (x, y from the top, text, how)."""
+    (x, y), (height, width), (down, across) = corner, cell, pitch
+    small, beside = {"size": SMALL, "ha": "center"}, {"size": NORMAL, "va": "center"}
+    centres = [x + c * across + width / 2 for c in range(columns)]
+    rows = max(-(-len(under) // columns), len(left))
+    end, bottom = centres[-1] + width / 2, y + (rows - 1) * down + height
+    texts = []
+    for i, text in enumerate(under):
+        texts.append((centres[i % columns], y + i // columns * down + height + 3, text, small))
+    for i, text in enumerate(left):
+        texts.append((x - 10, y + i * down + height / 2, text, {**beside, "ha": "right"}))
+    for i, text in enumerate(right):
+        texts.append((end + 10, y + i * down + height / 2, text, {**beside, "color": GREY}))
+    return texts + [(c, bottom + 5, t, small) for c, t in zip(centres, ticks, strict=False)]
+
+
 def _gallery(
     pixels: np.ndarray,
     path: str | Path,
@@ -172,58 +216,36 @@ def _gallery(
     left: Sequence[str] = (),
     right: Sequence[str] = (),
     ticks: Sequence[str] = (),
-    xlabel: str | None = None,
+    xlabel: str = "",
     title: str | None = None,
     caption: str | None = None,
 ) -> Path:
     """Draw images row by row with texts under each, beside each row and below each column."""
-    count, height, width, _ = pixels.shape
-    rows = -(-count // columns)
+    title, caption = title or "", caption or ""
     margin, note = (_extent(t, NORMAL)[0] + (10 if t else 0) for t in (left, right))
-    room = max(WIDTH - margin - note, WIDTH / 2)
-    scale = min(round(room / (columns * width)), 1350 // (rows * height), 280 // width)
-    scale = max(scale, 1)
-    height, width = height * scale, width * scale
-
+    scale, height, width = _magnify(pixels, columns, max(WIDTH - margin - note, WIDTH / 2))
     label, line = _extent([*under, *ticks], SMALL)
-    across = max(width + 4, label + 10 if label else 0)
-    down = height + (line + 10 if under else 4)
-    spill = max(0, label - width) // 2  # labels wider than the images overhang the outer ones
-    block = (columns - 1) * across + width
-    page = margin + block + note + 2 * (PAD + spill)
-    if title or caption:  # a single small image still needs a line of some length
-        widest = max(_extent(title or "", LARGE)[0], _extent(caption or "", SMALL)[0])
-        page = max(page, min(widest + 2 * PAD, 480))
+    pitch = height + (line + 10 if under else 4), max(width + 4, label + 10 if label else 0)
+    picture = _mosaic(pixels, columns, scale=scale, pitch=pitch)
 
-    texts = []  # (x, y from the top, text, how)
-    x, y = PAD + margin + spill, PAD
-    if title:
-        title = _wrap(title, page - 2 * PAD, LARGE)
-        texts.append((PAD, y, title, {"size": LARGE}))
-        y += _extent(title, LARGE)[1] + 12
-    corner = x, y
-    centres = [x + c * across + width / 2 for c in range(columns)]
-    for i, text in enumerate(under):
-        place = centres[i % columns], y + i // columns * down + height + 3
-        texts.append((*place, text, {"size": SMALL, "ha": "center"}))
-    middle = {"size": NORMAL, "va": "center"}
-    for i, text in enumerate(left):
-        texts.append((x - 10, y + i * down + height / 2, text, {**middle, "ha": "right"}))
-    for i, text in enumerate(right):
-        place = x + block + 10, y + i * down + height / 2
-        texts.append((*place, text, {**middle, "color": GREY}))
-    y += (rows - 1) * down + height + (line + 6 if under else 0)
-    for centre, text in zip(centres, ticks, strict=False):
-        texts.append((centre, y + 5, text, {"size": SMALL, "ha": "center"}))
-    y += line + 8 if ticks else 0
-    if xlabel:
-        texts.append((x + block / 2, y + 6, xlabel, {"size": NORMAL, "ha": "center"}))
-        y += _extent(xlabel, NORMAL)[1] + 6
-    if caption:
-        caption = _wrap(caption, page - 2 * PAD, SMALL)
-        texts.append((PAD, y + 10, caption, {"size": SMALL, "color": GREY}))
-        y += _extent(caption, SMALL)[1] + 10
-    picture = _mosaic(pixels, columns, scale=scale, pitch=(down, across))
+    spill = max(0, label - width) // 2  # labels wider than the images overhang the outer ones
+    page = margin + picture.shape[1] + note + 2 * (PAD + spill)
+    # A single small image still needs lines of some length above and below it.
+    widest = max(_extent(title, LARGE)[0], _extent(caption, SMALL)[0])
+    page = max(page, min(widest + 2 * PAD, 480))
+    title, caption = _wrap(title, page - 2 * PAD, LARGE), _wrap(caption, page - 2 * PAD, SMALL)
+
+    top = PAD + (_extent(title, LARGE)[1] + 12 if title else 0)
+    corner = PAD + margin + spill, top
+    place = {"under": under, "left": left, "right": right, "ticks": ticks}
+    texts = _around(corner, (height, width), pitch, columns, **place)
+    y = top + len(picture) + (line + 8 if under or ticks else 0)
+    middle = corner[0] + picture.shape[1] / 2
+    texts.append((PAD, PAD, title, {"size": LARGE}))
+    texts.append((middle, y + 6, xlabel, {"size": NORMAL, "ha": "center"}))
+    y += _extent(xlabel, NORMAL)[1] + 6 if xlabel else 0
+    texts.append((PAD, y + 10, caption, {"size": SMALL, "color": GREY}))
+    y += _extent(caption, SMALL)[1] + 10 if caption else 0
     return _page(picture, path, size=(page, y + PAD), corner=corner, texts=texts)
 
 
@@ -303,7 +325,7 @@ def strips(
     path: str | Path,
     *,
     title: str | None = None,
-    xlabel: str | None = None,
+    xlabel: str = "",
     ticks: Sequence | None = None,
 ) -> Path:
     """Draw interpolations or traversals: named rows (T, C, H, W) over one numbered axis.
@@ -405,10 +427,7 @@ def curves(
         axes, ends = figure.add_subplot(), []
         for k, (name, (x, y)) in enumerate(series.items()):
             x, y, color = _array(x), _array(y), OKABE_ITO[k % len(OKABE_ITO)]
-            if x.shape != y.shape:
-                raise UserError(
-                    f"expected x and y of one length in {name}, got {x.shape}, {y.shape}"
-                )
+            _check_count(x, len(y), f"x values for {name}")
             if _is_noisy(y):
                 axes.plot(x, y, color=color, alpha=0.25, linewidth=0.7)
                 y = _running_mean(y, max(5, len(y) // 25))
@@ -486,7 +505,7 @@ def bars(
 @contextmanager
 def _panels(path: str | Path, names: Sequence[str], bounds: Bounds, title: str | None) -> Iterator:
     """Named square-unit axes side by side, at most four in a row, over the same bounds."""
-    columns = min(len(names), 4)
+    columns = len(names) if len(names) <= 4 else min(4, -(-len(names) // 2))
     rows, side = -(-len(names) // columns), (3.8, 3.0, 2.3, 1.9)[columns - 1]
     x_low, x_high, y_low, y_high = bounds
     tall = min(max((y_high - y_low) / (x_high - x_low), 0.3), 2) * side

@@ -151,7 +151,7 @@ class Run:
         self.rows: list[dict[str, float]] = []
         self.frames: list[Tensor] = []
         self._objects: dict[str, Any] = {}
-        self._pending: list[dict[str, Tensor]] = []
+        self.pending: list[dict[str, Tensor]] = []
         self._interrupted = False
         self._clock = 0.0
 
@@ -244,7 +244,7 @@ class Run:
 
     def log(self, **values: Tensor | float) -> None:
         """Add numbers of this step to the history; every 10 steps are averaged into one row."""
-        self._pending.append({k: torch.as_tensor(v).detach() for k, v in values.items()})
+        self.pending.append({k: torch.as_tensor(v).detach() for k, v in values.items()})
 
     def time_to_look(self) -> bool:
         """True some 24 times a run, closer together at its start; then the clock stands still.
@@ -327,18 +327,18 @@ class Run:
 
     def _flush(self, bar: tqdm) -> None:
         """Average the pending values into a row of the history and check that they are finite."""
-        if self._pending:
-            names = sorted({k for row in self._pending for k in row})
+        if self.pending:
+            names = sorted({k for row in self.pending for k in row})
             means = [
-                torch.stack([r[k].float().mean() for r in self._pending if k in r]).mean()
+                torch.stack([r[k].float().mean() for r in self.pending if k in r]).mean()
                 for k in names
             ]
             values = torch.stack([m.to(self.device) for m in means])
-            if self.world_size > 1 and len(names) == len(self._pending[0]):
+            if self.world_size > 1 and len(names) == len(self.pending[0]):
                 dist.all_reduce(values)
                 values /= self.world_size
             row = dict(zip(names, values.tolist(), strict=True))
-            self._pending = []
+            self.pending = []
             self._check_finite(row)
             head = {"step": self.step, "epoch": self.epochs_done, "seconds": round(self.seconds, 3)}
             self.rows.append(head | row)
@@ -364,7 +364,16 @@ class Run:
     def _save(self) -> None:
         if self.rank:
             return
-        own = ("step", "seconds", "looks", "images_seen", "epochs_done", "rows", "frames")
+        own = (
+            "step",
+            "seconds",
+            "looks",
+            "images_seen",
+            "epochs_done",
+            "rows",
+            "pending",
+            "frames",
+        )
         state = {
             "flags": self._flags(),
             "run": {name: getattr(self, name) for name in own},

@@ -28,12 +28,12 @@ def draw_shapes(n: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         [0, pi) for an ellipse, [0, 2 pi/3) for a triangle.
     """
     rng = np.random.RandomState(seed)  # a stream that stays the same in every NumPy
-    labels = rng.randint(len(SHAPES), size=n)
+    labels = rng.randint(len(SHAPES), size=n, dtype=np.int64)
     factors = np.empty((n, 4))
     factors[:, :2] = rng.uniform(*CENTRE_RANGE, size=(n, 2))
     factors[:, 2] = rng.uniform(*SIZE_RANGE, size=n)
     factors[:, 3] = rng.uniform(size=n) * np.array(PERIODS)[labels]
-    y, kept = torch.from_numpy(labels).long(), torch.from_numpy(factors).float()
+    y, kept = torch.from_numpy(labels), torch.from_numpy(factors).float()
     return render_shapes(y, kept), y, kept
 
 

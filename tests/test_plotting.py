@@ -1,0 +1,278 @@
+"""The figures: what is in the files, and what drawing must leave alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from code_examples.utils import plotting
+from code_examples.utils.errors import UserError
+
+
+def decoded(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def first_seen(picture, colors):
+    """Top-left pixel (row, column) of each colour, which must occur somewhere."""
+    places = []
+    for color in colors:
+        rows, columns = np.nonzero((picture == np.array(color)).all(-1))
+        assert len(rows), f"colour {color} is not in the picture"
+        places.append((int(rows.min()), int(columns.min())))
+    return places
+
+
+def flat_images(greys, channels=1):
+    return torch.tensor(greys).view(-1, 1, 1, 1).expand(-1, channels, 6, 6) / 255
+
+
+def gaussian(points):
+    return -0.5 * points.square().sum(1) - np.log(2 * np.pi)
+
+
+def every_picture(folder):
+    """Each function called once, plainly: name -> path returned."""
+    g = torch.Generator().manual_seed(0)
+    x, z = torch.rand(7, 1, 8, 8, generator=g), torch.randn(50, 2, generator=g)
+    steps = range(500)
+    loss = torch.rand(500, generator=g) + 1
+    bounds = (-3, 3, -3, 3)
+    return {
+        "grid": plotting.image_grid(x, folder / "a/grid.png", columns=5, labels=range(7)),
+        "rows": plotting.image_rows(
+            {"in": x, "out": x}, folder / "rows.png", notes={"out": "1 dB"}
+        ),
+        "strips": plotting.strips({"1 to 2": x}, folder / "s.png", ticks=range(7), xlabel="t"),
+        "curves": plotting.curves(
+            {"train": (steps, loss), "test": ([0, 9], [1.0, 2.0])},
+            folder / "curves.png",
+            xlabel="step",
+            ylabel="loss (nats)",
+            hlines={"PCA": 1.5},
+            band={"test": ([0.9, 1.8], [1.1, 2.2])},
+            logy=True,
+        ),
+        "bars": plotting.bars({"a": 1.0, "b": -2.0}, folder / "bars.png", ylabel="score"),
+        "groups": plotting.bars({"a": {"p": 1}, "b": {"q": 2}}, folder / "g.png", ylabel="score"),
+        "scatter": plotting.scatter_2d({"data": z, "model": -z}, folder / "scatter.png"),
+        "density": plotting.density_2d(gaussian, folder / "d.png", bounds=bounds, points=z),
+        "latent": plotting.latent_scatter(z, torch.arange(50) % 10, folder / "latent.png"),
+        "animation": plotting.animation(x, folder / "x.gif", labels=list("abcdefg")),
+    }
+
+
+def test_every_function_returns_a_picture_of_the_right_kind_and_leaves_nothing_else(tmp_path):
+    paths = every_picture(tmp_path)
+    for name, path in paths.items():
+        with Image.open(path) as image:
+            image.load()
+            assert image.format == ("GIF" if name == "animation" else "PNG")
+            assert min(image.size) > 50
+            assert len(np.unique(np.asarray(image.convert("L")))) > 2, f"{name} is blank"
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == set(paths.values())
+
+
+def test_drawing_neither_changes_nor_follows_the_settings_of_matplotlib(tmp_path):
+    import matplotlib
+
+    plain = decoded(plotting.bars({"a": 1.0}, tmp_path / "a.png", ylabel="score"))
+    with matplotlib.rc_context({"xtick.color": "white", "figure.facecolor": "black"}):
+        before = dict(matplotlib.rcParams)
+        styled = decoded(plotting.bars({"a": 1.0}, tmp_path / "a.png", ylabel="score"))
+        assert dict(matplotlib.rcParams) == before
+    np.testing.assert_array_equal(styled, plain)
+
+
+def test_pyplot_is_never_imported_and_importing_draws_in_nothing(tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "from tests import test_plotting as t\n"
+        "from code_examples.utils import plotting\n"
+        "t.every_picture(pathlib.Path(sys.argv[1]))\n"
+        "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("count, columns", [(7, 5), (7, None), (1, None), (12, 4)])
+def test_grid_shows_every_image_once_in_reading_order(tmp_path, count, columns):
+    greys = [37 + 11 * i for i in range(count)]
+    path = plotting.image_grid(flat_images(greys), tmp_path / "a.png", columns=columns)
+    picture = decoded(path)
+    columns = columns or count
+    places = first_seen(picture, [(g, g, g) for g in greys])
+    rows = sorted({r for r, _ in places})
+    lefts = sorted({c for _, c in places})
+    assert places == [(rows[i // columns], lefts[i % columns]) for i in range(count)]
+    sizes = {int((picture == g).all(-1).sum()) for g in greys}
+    assert len(sizes) == 1, "images are magnified equally"
+    assert sizes.pop() % 36 == 0, "each pixel becomes a whole square"
+    assert set(np.unique(picture)) == {*greys, 255}, "nothing is blended, empty cells are white"
+
+
+def test_grid_pixels_are_exact_squares_of_the_input(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randint(0, 200, (1, 3, 5, 5)) / 255  # white is the page only
+    picture = decoded(plotting.image_grid(x, tmp_path / "a.png"))
+    inside = (picture != 255).all(-1)
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    crop = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = len(crop) // 5
+    expected = (x[0] * 255).round().int().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(crop, expected.repeat(scale, 0).repeat(scale, 1))
+
+
+def test_rows_keep_their_order_and_grey_may_stand_above_colour(tmp_path):
+    blue = torch.tensor([0.0, 0.2, 0.8]).view(1, 3, 1, 1).expand(2, 3, 6, 6)
+    rows = {"grey": flat_images([40, 90]), "blue": blue}
+    picture = decoded(plotting.image_rows(rows, tmp_path / "a.png", notes={"blue": "note"}))
+    dark, light, colour = first_seen(picture, [(40, 40, 40), (90, 90, 90), (0, 51, 204)])
+    assert dark[0] == light[0] < colour[0]
+    assert dark[1] == colour[1] < light[1]
+
+
+@pytest.mark.parametrize(
+    "bad", [1.01, -0.01, 255.0, float("nan"), float("inf")], ids="above below bytes nan inf".split()
+)
+def test_pixels_outside_the_unit_interval_are_refused(tmp_path, bad):
+    x = torch.full((2, 1, 4, 4), 0.5)
+    x[1, 0, 2, 3] = bad
+    with pytest.raises(UserError, match=r"expected pixels in \[0, 1\], got .*: rescale"):
+        plotting.image_grid(x, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rounding_beyond_the_unit_interval_is_clamped(tmp_path):
+    x = torch.tensor([-5e-4, 1 + 5e-4]).view(2, 1, 1, 1).expand(2, 1, 6, 6)
+    picture = decoded(plotting.image_grid(x, tmp_path / "a.png"))
+    assert set(np.unique(picture)) == {0, 255}
+
+
+def test_input_may_be_half_precision_with_gradient_or_numpy(tmp_path):
+    x = flat_images([0, 51, 102])
+    kinds = [x, x.bfloat16(), x.double().requires_grad_(), x.numpy()]
+    pictures = [decoded(plotting.image_grid(k, tmp_path / "a.png")) for k in kinds]
+    for picture in pictures[1:]:
+        assert abs(picture - pictures[0]).max() <= 1
+    y = [torch.tensor(v, requires_grad=True) for v in (1.0, 2.0)]
+    assert plotting.curves({"a": ([0, 1], y)}, tmp_path / "c.png", xlabel="t", ylabel="y").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda p: plotting.image_grid(torch.zeros(4, 4), p),
+        lambda p: plotting.image_grid(torch.zeros(0, 1, 4, 4), p),
+        lambda p: plotting.image_grid(torch.zeros(2, 2, 4, 4), p),
+        lambda p: plotting.image_grid(torch.zeros(2, 1, 4, 4), p, labels=[1]),
+        lambda p: plotting.image_grid(torch.zeros(2, 1, 4, 4), p.with_suffix(".xyz")),
+        lambda p: plotting.image_rows(
+            {"a": torch.zeros(2, 1, 4, 4), "b": torch.zeros(3, 1, 4, 4)}, p
+        ),
+        lambda p: plotting.strips({"a": torch.zeros(2, 1, 4, 4)}, p, ticks=[0, 1, 2]),
+        lambda p: plotting.curves({"a": ([1, 2], [1])}, p, xlabel="x", ylabel="y"),
+        lambda p: plotting.scatter_2d({"a": torch.zeros(5, 3)}, p),
+        lambda p: plotting.density_2d(lambda x: x[:, 0] * float("nan"), p, bounds=(0, 1, 0, 1)),
+        lambda p: plotting.latent_scatter(torch.zeros(5, 2), torch.zeros(4), p),
+        lambda p: plotting.animation(torch.zeros(2, 1, 4, 4), p),
+        lambda p: plotting.animation([torch.zeros(1, 4, 4), torch.zeros(1, 5, 5)], p),
+        lambda p: plotting.animation([], p),
+        lambda p: plotting.image_grid(torch.zeros(1, 1, 4, 4), p.parent / "file" / "a.png"),
+    ],
+)
+def test_a_wrong_argument_gets_one_line_and_no_file(tmp_path, wrong):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"expected .*, got .*: ") as caught:
+        wrong(tmp_path / "a.png")
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_existing_picture_survives_when_drawing_fails_half_way(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    path = plotting.image_grid(torch.rand(1, 1, 4, 4), tmp_path / "a.png")
+    before = path.read_bytes()
+
+    def broken(self, file, **_):
+        Path(file).write_bytes(b"half a pict")
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Figure, "savefig", broken)
+    with pytest.raises(RuntimeError, match="no memory"):
+        plotting.image_grid(torch.rand(1, 1, 4, 4), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["images", "grids"])
+def test_animation_has_every_frame_in_order_loops_and_holds_the_last(tmp_path, batch):
+    greys = [10, 60, 110, 160, 210]
+    frames = flat_images(greys)
+    frames = [f.expand(3, 1, 6, 6) for f in frames] if batch else frames
+    path = plotting.animation(frames, tmp_path / "a.gif", fps=10, hold_last_seconds=2)
+    with Image.open(path) as gif:
+        assert gif.n_frames == 5
+        assert gif.info["loop"] == 0
+        assert max(gif.size) >= 256
+        durations, seen = [], []
+        for k in range(5):
+            gif.seek(k)
+            durations.append(gif.info["duration"])
+            seen.append(gif.convert("RGB").getpixel((1, 1)))
+    assert durations == [100, 100, 100, 100, 2000]
+    assert seen == [(g, g, g) for g in greys]
+
+
+def test_animation_keeps_colours_and_writes_its_label_below_the_picture(tmp_path):
+    x = torch.tensor([0.0, 0.2, 0.8]).view(1, 3, 1, 1).expand(2, 3, 8, 8).clone()
+    x[1, 0] = 1.0
+    plain = plotting.animation(x, tmp_path / "plain.gif")
+    labelled = plotting.animation(x, tmp_path / "text.gif", labels=["step 1", "step 1,200"])
+    picture, page = decoded(plain), decoded(labelled)
+    assert picture.shape == (256, 256, 3)
+    assert (picture == [0, 51, 204]).all()
+    assert (page[:256] == [0, 51, 204]).all()
+    assert page[256:].min() < 60 and page[256:].mean() > 200, "black text on white"
+
+
+def test_running_mean_of_noise_is_near_its_mean_and_of_a_line_is_the_line():
+    noise = np.random.default_rng(0).standard_normal(2000)
+    assert plotting._is_noisy(noise)
+    assert not plotting._is_noisy(np.sin(np.linspace(0, 20, 2000)))
+    assert abs(plotting._running_mean(noise, 201)[200:]).max() < 5 / np.sqrt(101)
+    line = np.arange(300.0)
+    np.testing.assert_allclose(plotting._running_mean(line, 21)[:-10], line[:-10])
+    hole = np.where(line == 50, np.nan, 1.0)
+    np.testing.assert_allclose(plotting._running_mean(hole, 21), 1.0)
+
+
+def test_density_is_drawn_with_x_across_and_y_upwards():
+    def log_prob(points):
+        return torch.where((points[:, 0] > 1) & (points[:, 1] > 0.5), 0.0, -torch.inf)
+
+    image = plotting._density(log_prob, (0, 2, -1, 1), side=4)
+    expected = np.zeros((4, 4))
+    expected[3:, 2:] = 1
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_line_labels_that_meet_are_moved_apart(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_ylim(0, 1)
+    plotting._label_lines(axes, [(0.5, "a", "k"), (0.5, "b", "k"), (0.501, "c", "k")])
+    boxes = sorted((t.get_window_extent() for t in axes.texts), key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
+    heights = [t.get_position()[1] for t in axes.texts]
+    assert heights == sorted(heights), "the order of the lines is kept"
+    assert np.mean(heights) == pytest.approx(0.5, abs=0.01)

@@ -1,0 +1,194 @@
+"""Every script as its reader runs it: a command line, a killed process, two processes."""
+
+import ast
+import importlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import code_examples
+from code_examples.utils.__main__ import Table
+from code_examples.utils.__main__ import main as table
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "code_examples").glob("0*.py"))
+AUTOENCODER = SCRIPTS[0]
+QUICK = ["--quick", "--dataset", "digits", "--latent-dim", "8"]
+
+
+def command(*arguments, cwd=None, module=()):
+    """Run Python with these arguments, strictly; return the finished process."""
+    line = [sys.executable, "-W", "error", *module, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def same(a, b):
+    """Bitwise equality of nested checkpoints."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+# --- Every script
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_the_banners_come_in_the_fixed_order(script):
+    text = script.read_text()
+    banners = re.findall(r"^# --- (.*?) -+$", text, flags=re.MULTILINE)
+    assert banners == ["Model", "Objective", "Training and sampling", "Experiment"]
+    for part in ("Shapes:", "Paper:", "Run:", "Expect:"):
+        assert part in ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_help_lists_the_flags_that_all_scripts_share(script):
+    shown = command(script, "--help")
+    assert shown.returncode == 0
+    shared = "model dataset data-root epochs minutes batch-size lr seed device precision num-samples out resume quick"
+    for flag in shared.split():
+        assert f"--{flag}" in shown.stdout
+
+
+@pytest.mark.parametrize("name", code_examples._CHAPTERS)
+def test_chapters_have_readable_names(name):
+    chapter = getattr(code_examples, name)
+    assert importlib.import_module(chapter.__name__) is chapter
+    assert callable(chapter.main)
+
+
+def test_an_unknown_chapter_names_the_choices():
+    with pytest.raises(AttributeError, match=r"no chapter 'autoencoders'.*autoencoder"):
+        _ = code_examples.autoencoders
+
+
+def test_importing_does_nothing(tmp_path):
+    """No arguments parsed, nothing on disk, no heavy library that only some functions need."""
+    code = "import sys; sys.argv = ['x', '--nonsense']; from code_examples import autoencoder; "
+    code += "print([m for m in ('torchvision', 'matplotlib', 'sklearn', 'tyro') if m in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert shown.stdout.strip() == "[]", shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Wrong arguments: one line, exit code 2, nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--dataset", "minst"], "mnist"),
+        (["--dataset", "folder:nowhere"], "nowhere"),
+        (["--lr", "-1"], "--lr: expected a finite number above 0, got -1"),
+        (["--latent-dim", "0"], "--latent-dim: expected a finite number of at least 1, got 0"),
+        (["--resume"], "nothing to resume"),
+        (["--device", "warp"], "--device: expected auto"),
+    ],
+)
+def test_wrong_arguments_get_one_line_and_leave_nothing(flags, said, tmp_path):
+    shown = command(AUTOENCODER, *flags, "--out", tmp_path / "run", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+    assert said in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", [["--model", "vae"], ["--epochs", "many"], ["--nonsense"]])
+def test_what_cannot_be_parsed_is_explained(flags, tmp_path):
+    shown = command(AUTOENCODER, *flags, "--out", tmp_path / "run", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+    assert flags[-1].strip("-") in shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Killed
+
+
+def test_a_killed_run_ends_with_the_same_bits(tmp_path):
+    """SIGKILL at three random moments of training, resumed each time, against an undisturbed run."""
+    flags = ["--dataset", "digits", "--latent-dim", "4", "--batch-size", "64", "--epochs", "40"]
+    flags += ["--num-samples", "10", "--precision", "fp32"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    started = time.monotonic()
+    assert command(AUTOENCODER, *flags, "--out", whole).returncode == 0
+    seconds = json.loads((whole / "metrics.json").read_text())["training_seconds"]
+    assert seconds < time.monotonic() - started
+    rng = random.Random(0)
+    environment = os.environ | {"GENERATIVE_MODELS_SAVE_SECONDS": "0.2"}
+    for attempt in range(3):
+        line = [sys.executable, AUTOENCODER, *flags, "--out", cut, *(["--resume"] if attempt else [])]
+        process = subprocess.Popen(
+            list(map(str, line)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        while not (cut / "checkpoint.pt").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, seconds / 2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert checkpoint(cut)["run"]["step"] < checkpoint(whole)["run"]["step"]
+    assert command(AUTOENCODER, *flags, "--out", cut, "--resume").returncode == 0
+    assert same(checkpoint(cut)["objects"], checkpoint(whole)["objects"])
+    assert (cut / "samples.npy").read_bytes() == (whole / "samples.npy").read_bytes()
+
+
+# --- Several processes
+
+
+def test_two_processes_train_the_same_model_as_one(tmp_path):
+    """torchrun shares each batch out; averaged gradients are those of the whole batch."""
+    flags = ["--dataset", "digits", "--latent-dim", "4", "--epochs", "2", "--batch-size", "64"]
+    flags += ["--precision", "fp32", "--num-samples", "10"]
+    assert command(AUTOENCODER, *flags, "--out", tmp_path / "one").returncode == 0
+    shown = command(
+        *("--standalone", "--nproc-per-node", "2", AUTOENCODER, *flags, "--out", tmp_path / "two"),
+        module=("-m", "torch.distributed.run"),
+    )
+    assert shown.returncode == 0, shown.stderr
+    one, two = (checkpoint(tmp_path / name) for name in ("one", "two"))
+    assert one["run"]["step"] == two["run"]["step"] > 20
+    for name, weight in one["objects"]["model"].items():
+        torch.testing.assert_close(two["objects"]["model"][name], weight, atol=1e-4, rtol=1e-3)
+    losses = [[row["loss"] for row in c["run"]["rows"]] for c in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+# --- The table of all runs
+
+
+def test_the_table_sorts_runs_and_lists_those_that_did_not_finish(tmp_path, capsys):
+    for name, metrics in {"a": {"loss": 2.0}, "b": {"loss": 1.0}, "c": None}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        if metrics:
+            (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    for flags, order in (({}, "abc"), ({"sort": "loss"}, "bac"), ({"sort": "loss", "descending": True}, "abc")):
+        table(Table(folder=tmp_path, **flags))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == list(order)
+    assert "not finished" in lines[-1]
+    with pytest.raises(ValueError, match="--sort: expected one of run, loss, status; got 'los'"):
+        table(Table(folder=tmp_path, sort="los"))
+    with pytest.raises(ValueError, match="no runs below"):
+        table(Table(folder=tmp_path / "a" / "nothing"))
