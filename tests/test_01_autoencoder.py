@@ -58,10 +58,19 @@ def test_a_pca_autoencoder_loses_exactly_the_discarded_singular_values():
     assert loss == pytest.approx(singular[7:].square().sum().item(), rel=1e-4)
 
 
+def test_pca_of_fewer_images_than_pixels_spans_the_same_space():
+    x = some_images(30)
+    few, many = (
+        autoencoder.pca_autoencoder(x, 5),
+        autoencoder.pca_autoencoder(x.repeat(3, 1, 1, 1), 5),
+    )
+    torch.testing.assert_close(few(x)[0], many(x)[0])
+
+
 def test_pca_keeps_no_more_directions_than_there_are_pixels():
-    x = some_images(20)
+    x = some_images(80)
     x_hat, z = autoencoder.pca_autoencoder(x, 100)(x)
-    assert z.shape == (20, 64)
+    assert z.shape == (80, 64)
     torch.testing.assert_close(x_hat, x, atol=1e-4, rtol=0)
 
 

@@ -323,23 +323,23 @@ def save(path: Path, value, mode: str = "L", size: tuple[int, int] = (20, 20), *
     Image.new(mode, size, value).save(path, **options)
 
 
-def fill(root: Path, n: int = 10) -> None:
+def fill(root: Path, n: int = 40) -> None:
     for i in range(n):
-        save(root / f"{i}.png", 20 * i)
+        save(root / f"{i}.png", 6 * i)
 
 
 def test_folders_name_the_classes_and_splits_are_stratified(tmp_path):
-    for i in range(10):
+    for i in range(20):
         save(tmp_path / "cats" / "deep" / f"{i}.PNG", i)
         save(tmp_path / "ants" / f"{i}.bmp", 100 + i)
     loaded = data.load_images(f"folder:{tmp_path}")
     assert loaded.class_names == ("ants", "cats")
     assert loaded.image_shape == (1, 32, 32)
-    assert loaded.test_labels.bincount().tolist() == [2, 2]
+    assert loaded.test_labels.bincount().tolist() == [4, 4]
     brightness = (255 * loaded.train.mean((1, 2, 3))).round()
     assert torch.equal(brightness < 50, loaded.train_labels == 1)
     values = 255 * torch.cat([loaded.train, loaded.test])[:, 0, 0, 0]
-    assert sorted(values.round().int().tolist()) == [*range(10), *range(100, 110)]
+    assert sorted(values.round().int().tolist()) == [*range(20), *range(100, 120)]
 
 
 def test_a_flat_folder_has_one_class_and_hidden_copies_are_left_out(tmp_path):
@@ -347,8 +347,8 @@ def test_a_flat_folder_has_one_class_and_hidden_copies_are_left_out(tmp_path):
     fill(tmp_path / ".thumbnails")
     loaded = data.load_images(f"folder:{tmp_path}@8")
     assert loaded.class_names == ("all",)
-    assert loaded.train.shape == (8, 1, 8, 8)
-    assert loaded.test.shape == (2, 1, 8, 8)
+    assert loaded.train.shape == (32, 1, 8, 8)
+    assert loaded.test.shape == (8, 1, 8, 8)
 
 
 def test_one_coloured_picture_makes_all_of_them_rgb(tmp_path):
@@ -407,7 +407,7 @@ def test_unreadable_pictures_are_named_and_skipped(tmp_path, capsys):
     save(tmp_path / "cut.jpeg", 9, size=(200, 200))
     (tmp_path / "cut.jpeg").write_bytes((tmp_path / "cut.jpeg").read_bytes()[:-300])
     loaded = data.load_images(f"folder:{tmp_path}")
-    assert len(loaded.train) + len(loaded.test) == 10
+    assert len(loaded.train) + len(loaded.test) == 40
     err = capsys.readouterr().err
     assert err.count("\n") == 3
     assert all(name in err for name in ("text.png", "empty.jpg", "cut.jpeg"))
@@ -430,8 +430,8 @@ def test_folders_without_enough_pictures_are_refused(tmp_path):
         data.load_images(f"folder:{tmp_path}")
     with pytest.raises(UserError, match="a file"):
         data.load_images(f"folder:{tmp_path / '0.png'}")
-    fill(tmp_path, 9)
-    with pytest.raises(UserError, match=r"at least 10 readable pictures.*got 9 of 12"):
+    fill(tmp_path, 39)
+    with pytest.raises(UserError, match=r"at least 40 readable pictures.*got 39 of 39"):
         data.load_images(f"folder:{tmp_path}")
 
 

@@ -2,7 +2,7 @@
 
 from .data import DENSITIES, IMAGE_DATASETS, ImageData, density, load_images, without_class
 from .errors import UserError
-from .flags import Config, check_number, cli
+from .flags import ROOT, Config, check_number, cli
 from .metrics import (
     auroc,
     bits_per_dim,

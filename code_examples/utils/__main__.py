@@ -42,7 +42,9 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         row = {"run": config.parent.relative_to(folder).as_posix()}
         metrics = config.with_name("metrics.json")
         try:
-            row |= json.loads(metrics.read_text()) if metrics.exists() else {"status": "not finished"}
+            row |= (
+                json.loads(metrics.read_text()) if metrics.exists() else {"status": "not finished"}
+            )
         except ValueError:
             row |= {"status": "metrics.json is damaged"}
         rows.append(row)
@@ -69,10 +71,17 @@ def format_table(rows: list[dict[str, Any]], columns: list[str]) -> str:
     cells = [["run", *columns]]
     for row in rows:
         values = [row.get(c, "") for c in columns]
-        cells.append([row["run"], *(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)])
+        cells.append(
+            [row["run"], *(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)]
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        "  ".join(
+            [
+                line[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
+            ]
+        )
         for line in cells
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -17,6 +17,7 @@ from torch import Tensor
 from .densities import DENSITIES, density, unknown_name
 from .downloads import DOWNLOADS, read_download
 from .errors import UserError
+from .flags import ROOT
 from .folder import read_folder
 from .shapes import SHAPES, draw_shapes
 
@@ -32,7 +33,6 @@ IMAGE_DATASETS = (
     "digits",
     "shapes",
 )
-DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "data"
 QUICK_SIZES = (512, 200)  # training and test pictures: seconds on a laptop, each class in both
 _DIGITS = tuple("0123456789")
 
@@ -68,7 +68,7 @@ class ImageData:
 
 def load_images(
     name: str,
-    data_root: Path | str = DEFAULT_ROOT,
+    data_root: Path | str = ROOT / "data",
     *,
     value_range: tuple[float, float] = (0.0, 1.0),
     quick: bool = False,

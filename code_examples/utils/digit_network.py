@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import DEFAULT_ROOT, load_images
+from .data import load_images
 from .errors import UserError
+from .flags import ROOT
 
 ASSET = Path(__file__).with_name("digit_network.pt")
 NUM_FEATURES = 64
@@ -75,7 +76,7 @@ class DigitNetwork(nn.Module):
 class Config:
     """Makes digit_network.pt from the full MNIST."""
 
-    data_root: Path = DEFAULT_ROOT
+    data_root: Path = ROOT / "data"
     """Folder of the MNIST files; downloaded to it when missing."""
     out: Path = ASSET
     """File to write."""
@@ -227,4 +228,4 @@ def main(config: Config) -> None:
 if __name__ == "__main__":
     import tyro
 
-    main(tyro.cli(Config, description=__doc__))
+    main(tyro.cli(Config))

@@ -13,7 +13,7 @@ from .errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SIZES = (4, 512)  # pixels
-MIN_PICTURES = 10
+MIN_PICTURES = 40  # a fifth of them are the test set, and metrics need 8
 MAX_GIGABYTES = 8
 
 
@@ -52,7 +52,7 @@ def read_folder(name: str) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:
         "other" for pictures beside them).
 
     Raises:
-        UserError: if there is no such folder, fewer than ten readable pictures, or far too many.
+        UserError: if there is no such folder, fewer than 40 readable pictures, or far too many.
     """
     root, size = parse_folder(name)
     paths = _picture_paths(root)

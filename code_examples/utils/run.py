@@ -32,6 +32,7 @@ from .errors import UserError
 from .flags import ROOT, Config
 
 LOG_EVERY = 10  # steps averaged into one row of history.csv; also how often a loss is checked
+SAVE_SECONDS = 20  # between two checkpoints during training
 LOOKS = 24  # how often `time_to_look` says yes: the frames of training.gif
 FREE_TO_CHANGE = {"out", "resume", "data_root", "device", "num_samples"}  # under --resume
 
@@ -189,7 +190,7 @@ class Run:
     def batches(self, x: Tensor, y: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled batches (x, y) until the epochs or the minutes are over.
 
-        Draws the progress bar, keeps the clock, saves every 20 s and on Ctrl-C, and at the end
+        Draws the progress bar, keeps the clock, saves every 20 s (SAVE_SECONDS) and on Ctrl-C, and at the end
         writes history.csv and training.gif. The last, incomplete batch of an epoch is left out:
         the next epoch shuffles anew. Under torchrun each process gets its share of every batch.
 
@@ -229,7 +230,7 @@ class Run:
                     self._flush(bar)
                 if self._interrupted:
                     self._leave()
-                if time.monotonic() - last_save > 20:
+                if time.monotonic() - last_save > SAVE_SECONDS:
                     self._save()
                     last_save = time.monotonic()
             self._flush(bar)
@@ -328,15 +329,16 @@ class Run:
     def _flush(self, bar: tqdm) -> None:
         """Average the pending values into a row of the history and check that they are finite."""
         if self.pending:
-            names = sorted({k for row in self.pending for k in row})
+            shared = list(self.pending[0])  # what every process logs; looks are the first one's own
+            names = [*shared, *sorted({k for row in self.pending for k in row} - {*shared})]
             means = [
-                torch.stack([r[k].float().mean() for r in self.pending if k in r]).mean()
+                torch.stack([row[k].float().mean() for row in self.pending if k in row]).mean()
                 for k in names
             ]
-            values = torch.stack([m.to(self.device) for m in means])
-            if self.world_size > 1 and len(names) == len(self.pending[0]):
-                dist.all_reduce(values)
-                values /= self.world_size
+            values = torch.stack([mean.to(self.device) for mean in means])
+            if self.world_size > 1:
+                dist.all_reduce(values[: len(shared)])
+                values[: len(shared)] /= self.world_size
             row = dict(zip(names, values.tolist(), strict=True))
             self.pending = []
             self._check_finite(row)

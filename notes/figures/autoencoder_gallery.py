@@ -1,0 +1,101 @@
+"""The chapter's own pictures, and what a normal run looks like: default settings, three seeds.
+
+Run:     python -m notes.figures.autoencoder_gallery
+Writes:  autoencoder_training.gif, autoencoder_curves.png (mean and range of three seeds), and
+         pictures of the variants' default runs: autoencoder_*.png
+"""
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from code_examples import autoencoder, utils
+
+HERE = Path(__file__).parent
+TABLE = (
+    "training_seconds",
+    "test_mse_per_pixel",
+    "linear_probe_accuracy",
+    "nearest_neighbour_probe_accuracy",
+    "frechet_distance",
+    "precision",
+    "recall",
+    "frechet_distance_standard_normal",
+)
+PICTURES = {  # run: pictures to keep of it
+    "conv-0": ("training.gif", "reconstructions.png", "interpolation.png", "samples_two_ways.png"),
+    "plane": ("latent_plane.png",),
+    "linear": ("filters.png",),
+    "denoising": ("denoising.png",),
+    "sparse": ("filters.png",),
+    "contractive": ("filters.png",),
+}
+
+
+@dataclass(frozen=True)
+class Config(autoencoder.Config):
+    """Run the chapter once for each seed and variant, all else at default settings."""
+
+    seeds: int = 3
+    """Runs of the default model."""
+    figures: Path = HERE
+    """Where the pictures go."""
+
+
+def run(config: Config, name: str, **flags: str | int) -> Path:
+    """Run the chapter with these flags; return the run's folder."""
+    folder = (config.out or utils.ROOT / "outputs" / "figures") / name
+    same = {"epochs": config.epochs, "quick": config.quick, "dataset": config.dataset}
+    autoencoder.main(autoencoder.Config(out=folder, **same, **flags))
+    return folder
+
+
+def curves(folders: list[Path], path: Path) -> None:
+    """Test and training error over the epochs: mean and range of several runs."""
+    series, band = {}, {}
+    for name in ("train", "test"):
+        runs = []
+        for folder in folders:
+            rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
+            key = f"{name}_mse_per_pixel"
+            runs.append([(float(r["epoch"]), float(r[key])) for r in rows if r[key]])
+        epochs = [epoch for epoch, _ in runs[0]]
+        values = list(zip(*[[value for _, value in r] for r in runs], strict=True))
+        series[name] = (epochs, [sum(v) / len(v) for v in values])
+        band[name] = ([min(v) for v in values], [max(v) for v in values])
+    utils.curves(
+        series,
+        path,
+        band=band,
+        xlabel="epoch",
+        ylabel="mean squared error per pixel",
+        title=f"A normal run: mean and range of {len(folders)} seeds",
+        logy=True,
+    )
+
+
+def main(config: Config) -> None:
+    """Train everything, copy the pictures, and print the table of the default model."""
+    seeds = [run(config, f"conv-{seed}", seed=seed) for seed in range(config.seeds)]
+    run(config, "plane", latent_dim=2)
+    for model in ("linear", "denoising", "sparse", "contractive"):
+        run(config, model, model=model)
+    config.figures.mkdir(parents=True, exist_ok=True)
+    for name, pictures in PICTURES.items():
+        short = name.removesuffix("-0").replace("conv", "").replace("plane", "")
+        for picture in pictures:
+            target = "_".join(part for part in ("autoencoder", short, picture) if part)
+            shutil.copy(seeds[0].parent / name / picture, config.figures / target)
+    curves(seeds, config.figures / "autoencoder_curves.png")
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in seeds]
+    print(f"\nDefault run, {config.seeds} seeds: mean (lowest to highest)")
+    for key in TABLE:
+        values = [m[key] for m in metrics]
+        mean, low, high = sum(values) / len(values), min(values), max(values)
+        print(f"{key:<34} {mean:.4g} ({low:.4g} to {high:.4g})")
+
+
+if __name__ == "__main__":
+    utils.cli(main, Config)
