@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from code_examples import utils
+from code_examples.utils import files
 from code_examples.utils import run as run_module
 
 
@@ -150,14 +151,14 @@ def test_metrics_are_flat_json_with_the_runs_own_numbers(tmp_path, capsys):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    run_module.write_atomically(path, b"old")
+    files.write_atomically(path, b"old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(utils.UserError, match=r"cannot write .*No space left.*another --out"):
-        run_module.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
 
 

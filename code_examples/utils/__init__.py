@@ -11,15 +11,6 @@ from .metrics import (
     sample_quality,
     ssim,
 )
-from .plotting import (
-    animation,
-    bars,
-    curves,
-    density_2d,
-    image_grid,
-    image_rows,
-    latent_scatter,
-    scatter_2d,
-    strips,
-)
+from .pictures import animation, image_grid, image_rows, strips
+from .plotting import bars, curves, density_2d, latent_scatter, scatter_2d
 from .run import Run, start

@@ -27,8 +27,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import plotting
+from . import pictures
 from .errors import UserError
+from .files import write_atomically
 from .flags import ROOT, Config
 
 LOG_EVERY = 10  # steps averaged into one row of history.csv; also how often a loss is checked
@@ -83,24 +84,6 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 # --- Files --------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: into a neighbour first, then renamed over the old one.
-
-    Raises:
-        UserError: if the folder cannot be written (read-only, no space, a file in its place).
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}): free the space or choose another --out"
-        ) from None
 
 
 def check_writable(folder: Path) -> None:
@@ -276,7 +259,7 @@ class Run:
         buffer = io.BytesIO()
         np.save(buffer, samples.detach().float().cpu().numpy())
         self._write("samples.npy", buffer.getvalue())
-        plotting.image_grid(samples[:64], self.path("samples.png"), columns=8, title=title)
+        pictures.image_grid(samples[:64], self.path("samples.png"), columns=8, title=title)
 
     def finish(self, **metrics: float | str) -> None:
         """Write metrics.json (flat; the run's own numbers first), print it and name the pictures.
@@ -429,7 +412,7 @@ class Run:
         writer.writerows(self.rows)
         self._write("history.csv", table.getvalue().encode())
         if self.frames:
-            plotting.animation([f.float() / 255 for f in self.frames], self.path("training.gif"))
+            pictures.animation([f.float() / 255 for f in self.frames], self.path("training.gif"))
 
     def _leave(self) -> None:
         self._save()
