@@ -200,7 +200,7 @@ def train(model: nn.Module, data: utils.ImageData, config: "Config", run: utils.
         run.log(loss=loss, train_mse_per_pixel=error / x[0].numel())
         if run.time_to_look():
             x_hat = reconstruct(model, probe)
-            run.show(torch.stack([probe[:8], x_hat[:8]]).flatten(0, 1))
+            run.show(torch.stack([probe[:8], x_hat[:8]], dim=1).flatten(0, 1))  # in, out, in, ...
             run.log(test_mse_per_pixel=F.mse_loss(x_hat, probe))
 
 

@@ -5,6 +5,7 @@ random in a step is a function of (seed, step), so a run that was killed and res
 same weights, bit for bit on a CPU, as one that was left alone.
 """
 
+import atexit
 import csv
 import io
 import json
@@ -46,26 +47,25 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: if the name is unknown or this machine has no such device.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise UserError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
     there = {
-        "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
+        "cpu": True,
     }
+    if name == "auto":
+        name = next(kind for kind in there if there[kind])
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(
-            f"--device: expected a name such as {kind} or {kind}:0, got {name!r}"
-        ) from None
-    if not there[kind] or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"--device: this machine has no {name}: use --device auto or cpu")
+        device = torch.device("meta")
+    if device.type not in there:
+        raise UserError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    if device.type == "cuda" and device.index is None:  # torchrun: each process its own GPU
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if not there[device.type] or (
+        device.type == "cuda" and device.index >= torch.cuda.device_count()
+    ):
+        raise UserError(f"--device: this machine has no {device}: use --device auto or cpu")
     return device
 
 
@@ -469,6 +469,7 @@ def start(config: Config, script: str) -> Run:
         if run.device.type == "cuda":
             torch.cuda.set_device(run.device)
         dist.init_process_group("nccl" if run.device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
