@@ -30,79 +30,14 @@ from tqdm import tqdm
 
 from . import pictures
 from .errors import UserError
-from .files import write_atomically
+from .files import check_writable, write_atomically
 from .flags import ROOT, Config
+from .machine import bf16_is_fast, choose_device
 
 LOG_EVERY = 10  # steps averaged into one row of history.csv; also how often a loss is checked
 SAVE_SECONDS = 20  # between two checkpoints during training
 LOOKS = 24  # how often `time_to_look` says yes: the frames of training.gif
 FREE_TO_CHANGE = {"out", "resume", "data_root", "device", "num_samples"}  # under --resume
-
-# --- Device and precision -----------------------------------------------------------
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that a --device flag means.
-
-    Raises:
-        UserError: if the name is unknown or this machine has no such device.
-    """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind in there if there[kind])
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in there:
-        raise UserError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
-    if device.type == "cuda" and device.index is None:  # torchrun: each process its own GPU
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if not there[device.type] or (
-        device.type == "cuda" and device.index >= torch.cuda.device_count()
-    ):
-        raise UserError(f"--device: this machine has no {device}: use --device auto or cpu")
-    return device
-
-
-def bf16_is_fast(device: torch.device) -> bool:
-    """Whether bfloat16 autocast is faster than float32 here.
-
-    True on GPUs with bfloat16 and on CPUs with AVX512-BF16 or AMX instructions; elsewhere a CPU
-    emulates bfloat16 and loses.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, lambda: False)() for name in names)
-    return False
-
-
-# --- Files --------------------------------------------------------------------------
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that could not be created or written, without leaving a trace of the check.
-
-    Raises:
-        UserError: naming the first parent that exists and is no writable folder.
-    """
-    parent = folder
-    while not parent.exists():
-        parent = parent.parent
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        kind = "read-only" if parent.is_dir() else "a file"
-        raise UserError(
-            f"--out: cannot write to {folder}: {parent} is {kind}; choose another --out"
-        )
-
-
-# --- The run ------------------------------------------------------------------------
 
 
 class Run:
