@@ -67,9 +67,9 @@ def test_mnist5k_is_split_by_class_into_all_5000_source_pictures():
 
 @pytest.mark.parametrize(
     ("labels", "test_size"),
-    [([0] * 10, 2), (list(range(10)), 1), ([0, 1] * 50, 20), ([0] * 9 + [1], 2), ([0, 0], 1)],
+    [([0] * 10, 2), (list(range(10)), 2), ([0, 1] * 50, 20), ([0] * 9 + [1], 2), ([0, 0], 1)],
 )
-def test_split_indices_partition_and_test_at_least_one(labels, test_size):
+def test_split_indices_partition_and_test_a_fifth_but_at_least_one(labels, test_size):
     train, test = data.split_indices(np.array(labels))
     assert sorted([*train, *test]) == list(range(len(labels)))
     assert len(test) == test_size

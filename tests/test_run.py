@@ -78,19 +78,69 @@ def test_the_seed_decides_everything(tmp_path):
     assert not torch.equal(results[0], results[2])
 
 
+def test_another_seed_is_another_order_and_other_noise(tmp_path):
+    """Not only other weights: torch's generator on a CPU ignores a seed's upper 32 bits."""
+    first, noise = [], []
+    for seed in (0, 1):
+        _, _, seen = train(Config(epochs=1, batch_size=16, seed=seed, out=tmp_path / str(seed)))
+        first.append(seen[0][1])
+        noise.append(torch.randn(3))  # drawn after training: evaluation's stream
+    assert not torch.equal(*first)
+    assert not torch.equal(*noise)
+
+
+def test_streams_do_not_collide():
+    streams = {
+        run_module.stream(seed, purpose, index)
+        for seed in range(5)
+        for purpose in range(4)
+        for index in range(500)
+    }
+    assert len(streams) == 5 * 4 * 500
+    assert all(0 <= s < 2**32 for s in streams)
+
+
 def test_a_batch_larger_than_the_data_is_the_data(tmp_path):
     run, _, seen = train(Config(epochs=3, batch_size=1000, out=tmp_path))
     assert [len(x) for _, x, _ in seen] == [64, 64, 64]
     assert run.epochs_done == 3
 
 
-def test_minutes_end_the_training_and_the_schedule_at_their_time(tmp_path):
-    run, _, seen = train(Config(minutes=0.02, out=tmp_path, batch_size=16))
-    assert 1.2 <= run.seconds < 2.5
+def test_minutes_end_the_training_and_the_schedule_at_their_time(tmp_path, monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(run_module.time, "perf_counter", lambda: clock["now"])
+    run = utils.start(Config(minutes=1, out=tmp_path, batch_size=16), "toy.py")
+    run.keep()
+    rates = []
+    for _ in run.batches(*data()):
+        rates.append(run.cosine(1.0))
+        clock["now"] += 0.5  # a step of half a second: 120 of them
+    assert len(rates) == 120
+    assert run.seconds == 60
     assert run.progress == 1
-    assert len(seen) > 100
-    steps_by_half = sum(p < 0.5 for _, _, p in seen)
-    assert 0.2 < steps_by_half / len(seen) < 0.8  # progress follows the clock
+    assert rates[60] == pytest.approx(0.515, abs=0.01)  # half-way by the clock
+    assert rates[-1] < 0.001
+
+
+def test_minutes_resume_with_the_time_that_was_left(tmp_path, monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(run_module.time, "perf_counter", lambda: clock["now"])
+    steps = []
+    for resume in (False, True):
+        run = utils.start(Config(minutes=1, out=tmp_path, resume=resume), "toy.py")
+        run.keep()
+        steps.append(0)
+        for _ in run.batches(*data()):
+            steps[-1] += 1
+            clock["now"] += 1
+            if not resume and steps[-1] == 40:
+                run._interrupted = True
+                break
+        if not resume:
+            run._stop_clock()
+            run.step += 1
+            run._save()
+    assert steps == [40, 20]
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path):
@@ -165,9 +215,17 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_an_old_runs_metrics_do_not_survive_into_a_new_run(tmp_path):
     run, _, _ = train(Config(epochs=1, out=tmp_path))
     run.finish()
+    (tmp_path / "latent_plane.png").write_bytes(b"of the old run")
     utils.start(Config(epochs=1, out=tmp_path), "toy.py").keep()
-    assert not (tmp_path / "metrics.json").exists()
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_an_unfinished_runs_checkpoint_is_put_aside_not_deleted(tmp_path, capsys):
+    train(Config(epochs=1, out=tmp_path))
+    old = (tmp_path / "checkpoint.pt").read_bytes()
+    train(Config(epochs=1, out=tmp_path))
+    assert "checkpoint.old.pt" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.old.pt").read_bytes() == old
 
 
 # --- Cut short
@@ -196,11 +254,18 @@ def test_a_resumed_run_that_had_finished_trains_no_more_and_draws_the_same(tmp_p
     assert torch.equal(torch.randn(3), drawn)
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice_and_keeps_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(utils.UserError, match=r"loss became nan at step 30.*--lr.*last good"):
-        train(Config(epochs=20, batch_size=16, out=tmp_path), spoil_at=25)
+def test_a_loss_that_is_not_finite_stops_with_advice_and_keeps_the_last_good_checkpoint(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_module, "SAVE_SECONDS", -1)  # save at every step
+    with pytest.raises(utils.UserError, match=r"became nan at step 22.*--lr.*last good"):
+        train(Config(epochs=20, batch_size=16, out=tmp_path), spoil_at=21)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["run"]["step"] == 21
     assert all(v.isfinite().all() for v in state["objects"]["model"].values())
+    monkeypatch.setattr(run_module, "SAVE_SECONDS", 1000)
+    with pytest.raises(utils.UserError, match=r"loss became nan at step 30"):
+        train(Config(epochs=20, batch_size=16, out=tmp_path), spoil_at=21)
 
 
 def test_resume_refuses_what_it_cannot_continue(tmp_path):
@@ -216,6 +281,15 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path):
         path.write_bytes(damage)
         with pytest.raises(utils.UserError, match=r"checkpoint.pt is damaged .*delete it"):
             train(Config(epochs=2, resume=True, out=tmp_path))
+    path.write_bytes(whole)
+    run = utils.start(Config(epochs=2, resume=True, out=tmp_path), "toy.py")
+    run.keep()
+    with pytest.raises(utils.UserError, match=r"trained on 64 examples, the data now has 10"):
+        next(run.batches(torch.zeros(10, 3)))
+    with pytest.raises(utils.UserError, match=r"another version of toy.py or for other data"):
+        utils.start(Config(epochs=2, resume=True, out=tmp_path), "toy.py").keep(
+            model=torch.nn.Linear(4, 1)
+        )
     torch.save({"some": "other file"}, path)
     with pytest.raises(utils.UserError, match="damaged"):
         train(Config(epochs=2, resume=True, out=tmp_path))
@@ -247,6 +321,8 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_training(tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(utils.UserError, match=r"--out: cannot write to .*file is a file"):
         utils.start(Config(out=tmp_path / "file" / "run"), "toy.py")
+    with pytest.raises(utils.UserError, match=r"expected a new folder or an earlier run's"):
+        utils.start(Config(out=tmp_path), "toy.py")
     utils.start(Config(out=tmp_path / "new" / "run"), "toy.py")
     assert not (tmp_path / "new").exists()  # looking leaves no trace
 

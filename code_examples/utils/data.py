@@ -182,9 +182,9 @@ def split_indices(
         test.append(members[:cut])
         train.append(members[cut:])
     train, test = rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
-    if len(test) == 0:  # only classes of one or two pictures
-        train, test = train[1:], train[:1]
-    return train, test
+    fewest = max(1, round(test_fraction * len(labels)))
+    missing = max(0, fewest - len(test))  # classes of one or two pictures gave none
+    return train[missing:], np.concatenate([test, train[:missing]])
 
 
 def _split_up(

@@ -1,5 +1,7 @@
 """Writing files so that nothing is ever half-written."""
 
+import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -19,22 +21,38 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
         os.replace(part, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # half a file would hold the space that is missing
         raise UserError(
             f"cannot write {path} ({error.strerror}): free the space or choose another --out"
         ) from None
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that could not be created or written, without leaving a trace of the check.
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that cannot hold a run; leaves no trace of the check.
 
     Raises:
-        UserError: naming the first parent that exists and is no writable folder.
+        UserError: naming the first parent that exists and is no writable folder; or if the folder
+            holds other files than a run's, which a run could overwrite.
     """
     parent = folder
-    while not parent.exists():
+    while not os.path.exists(parent):
         parent = parent.parent
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         kind = "read-only" if parent.is_dir() else "a file"
         raise UserError(
             f"--out: cannot write to {folder}: {parent} is {kind}; choose another --out"
         )
+    if parent == folder and any(folder.iterdir()) and not holds_run(folder):
+        raise UserError(
+            f"--out: expected a new folder or an earlier run's, got {folder} with other files in "
+            "it: choose another --out"
+        )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether an earlier run wrote this folder: its config.json names the script."""
+    try:
+        return "script" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False

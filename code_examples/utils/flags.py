@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
+
 from .errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +57,7 @@ class Config:
             if get_origin(hint) is Literal and value not in get_args(hint):
                 choices = ", ".join(map(str, get_args(hint)))
                 raise UserError(f"--{name}: expected one of {choices}; got {value!r}")
-        check_number("seed", self.seed, at_least=0)
+        check_number("seed", self.seed, at_least=0, below=2**32)
         check_number("epochs", self.epochs, at_least=1)
         check_number("batch_size", self.batch_size, at_least=1)
         check_number("num_samples", self.num_samples, at_least=10)  # fewer have no metrics
@@ -101,5 +103,9 @@ def cli(main: Callable[[Any], None], config_class: type[Config]) -> None:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"error: out of memory ({error}): try a smaller --batch-size", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
+        print("\nstopped. If training was over, --resume goes on with the rest", file=sys.stderr)
         sys.exit(130)

@@ -7,6 +7,7 @@ a published FID, which uses other features. All depend on the number of samples,
 
 import math
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -288,7 +289,7 @@ def probe_accuracy(
         nearest_neighbour: the label of the nearest training code (Euclidean, not standardised).
 
     Raises:
-        UserError: if a code is not finite.
+        UserError: if a code is not finite or the training labels are all the same.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -297,9 +298,13 @@ def probe_accuracy(
 
     if not (train_codes.isfinite().all() and test_codes.isfinite().all()):
         raise UserError("expected finite codes, got NaN or infinity: did the training diverge?")
+    if len(train_labels.unique()) < 2:
+        raise UserError("expected labels of 2 classes or more, got one: leave out the probe")
     x, y, x_test, y_test = (
         t.detach().cpu().numpy() for t in (train_codes, train_labels, test_codes, test_labels)
     )
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-3))
     probes = {"linear": linear, "nearest_neighbour": KNeighborsClassifier(n_neighbors=1)}
-    return {name: float(p.fit(x, y).score(x_test, y_test)) for name, p in probes.items()}
+    with warnings.catch_warnings():  # hardly any pictures a class: said on a folder of 40
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        return {name: float(p.fit(x, y).score(x_test, y_test)) for name, p in probes.items()}

@@ -12,6 +12,8 @@ import json
 import math
 import os
 import random
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -30,14 +32,30 @@ from tqdm import tqdm
 
 from . import pictures
 from .errors import UserError
-from .files import check_writable, write_atomically
+from .files import check_run_folder, holds_run, write_atomically
 from .flags import ROOT, Config
 from .machine import bf16_is_fast, choose_device
 
 LOG_EVERY = 10  # steps averaged into one row of history.csv; also how often a loss is checked
 SAVE_SECONDS = 20  # between two checkpoints during training
 LOOKS = 24  # how often `time_to_look` says yes: the frames of training.gif
+INITIAL, EPOCH, STEP, EVALUATION = range(4)  # random streams of a run, see `stream`
 FREE_TO_CHANGE = {"out", "resume", "data_root", "device", "num_samples"}  # under --resume
+
+
+def stream(seed: int, purpose: int, index: int = 0) -> int:
+    """A seed for torch, in [0, 2^32): other streams for each run seed, purpose and index.
+
+    Hashed, because torch's generator on the CPU looks at 32 bits only and neighbours would overlap.
+    """
+    return int(np.random.SeedSequence((seed, purpose, index)).generate_state(1)[0])
+
+
+def _plain(value: Any) -> Any:
+    """A metric as it stands in metrics.json: six digits are enough, and JSON knows no infinity."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 class Run:
@@ -62,11 +80,11 @@ class Run:
         fast = bf16_is_fast(self.device)
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and fast)
         self.script = Path(script).stem
-        dataset = config.dataset.replace(":", "-").replace("/", "-").replace("\\", "-")
+        dataset = re.sub(r"[^\w.@-]+", "-", config.dataset)[-80:]
         name = f"{getattr(config, 'model', 'model')}-{dataset}"
-        self.folder = Path(config.out or ROOT / "outputs" / self.script / name)
+        self.folder = Path(config.out or ROOT / "outputs" / self.script / name).expanduser()
         self.step, self.progress, self.seconds, self.looks = 0, 0.0, 0.0, 0
-        self.images_seen, self.epochs_done = 0, 0.0
+        self.images_seen, self.epochs_done, self.num_examples = 0, 0.0, 0
         self.rows: list[dict[str, float]] = []
         self.frames: list[Tensor] = []
         self._objects: dict[str, Any] = {}
@@ -84,6 +102,8 @@ class Run:
         """Return the model, wrapped under torchrun so that calling it averages gradients.
 
         The loss must then *call* what this returns; methods such as `encode` stay on the model.
+        Several processes train the model of one if the loss is a mean over images; random draws,
+        and what is nonlinear in a batch's mean, each process makes of its own share.
         """
         if self.world_size == 1:
             return model
@@ -100,8 +120,7 @@ class Run:
         if self.config.resume:
             self._restore()
         elif self.rank == 0:
-            for stale in ("metrics.json", "history.csv", "samples.npy", "checkpoint.pt"):
-                (self.folder / stale).unlink(missing_ok=True)
+            self._clear()
             flags = {"script": self.script, **self._flags()}
             self._write("config.json", json.dumps(flags, indent=2).encode())
 
@@ -127,30 +146,35 @@ class Run:
                 f"--batch-size: expected a multiple of the {self.world_size} processes and at most "
                 f"{len(x)} images, got {self.config.batch_size}"
             )
-        per_epoch = len(x) // size
-        order, last_save = None, time.monotonic()
+        if self.num_examples not in (0, len(x)):
+            raise UserError(
+                f"--resume: the run in {self.folder} was trained on {self.num_examples} examples, "
+                f"the data now has {len(x)}: give the same data, or another --out for a new run"
+            )
+        self.num_examples, per_epoch = len(x), len(x) // size
+        order, last_save, seed = None, time.monotonic(), self.config.seed
+        over = self._is_over(per_epoch)
         self._save()
         with self._bar() as bar, self._stop_on_signal():
-            while not self._is_over(per_epoch):
+            while not over:
                 epoch, position = divmod(self.step, per_epoch)
                 if order is None or position == 0:
                     order = self._permutation(len(x), epoch)
                 index = order[position * size : (position + 1) * size][self.rank :: self.world_size]
-                torch.manual_seed(
-                    (self.config.seed << 32) + self.step * self.world_size + self.rank
-                )
+                torch.manual_seed(stream(seed, STEP, self.step * self.world_size + self.rank))
                 self._clock = time.perf_counter()
                 yield x[index], y[index]
-                self._stop_clock()
                 self.step += 1
                 self.epochs_done, self.images_seen = self.step / per_epoch, self.step * size
                 if self.step % LOG_EVERY == 0:
-                    self._flush(bar)
-                if self._interrupted:
+                    self._flush(bar)  # waits for a GPU, so the clock runs until here
+                self._stop_clock()
+                if self._should_leave():
                     self._leave()
                 if time.monotonic() - last_save > SAVE_SECONDS:
                     self._save()
                     last_save = time.monotonic()
+                over = self._is_over(per_epoch)
             self._flush(bar)
             bar.update(1 - bar.n)
         self._end_training()
@@ -162,7 +186,11 @@ class Run:
         return peak * 0.5 * (1 + math.cos(math.pi * (self.progress - warmup) / (1 - warmup)))
 
     def log(self, **values: Tensor | float) -> None:
-        """Add numbers of this step to the history; every 10 steps are averaged into one row."""
+        """Add numbers of this step to the history; every 10 steps are averaged into one row.
+
+        Log what every step has first, and what only a look has after it: under torchrun the
+        former are averaged over the processes, the latter are the first one's own.
+        """
         self.pending.append({k: torch.as_tensor(v).detach() for k, v in values.items()})
 
     def time_to_look(self) -> bool:
@@ -173,6 +201,8 @@ class Run:
         if self.rank or self.progress < 0.98 * (self.looks / (LOOKS - 1)) ** 2:
             return False
         self.looks += 1
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()  # steps under way are training, not looking
         self._stop_clock()
         return True
 
@@ -213,16 +243,37 @@ class Run:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        metrics = own | {
-            k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in metrics.items()
-        }
+        metrics = {name: _plain(value) for name, value in (own | metrics).items()}
         self._write("metrics.json", json.dumps(metrics, indent=2).encode())
         width = max(map(len, metrics))
         print("\n".join(f"{k:<{width}}  {v}" for k, v in metrics.items()))
-        pictures = sorted(p.name for p in self.folder.iterdir() if p.suffix in (".png", ".gif"))
-        print(f"\nPictures in {self.folder}: {', '.join(pictures)}")
+        drawn = sorted(p.name for p in self.folder.iterdir() if p.suffix in (".png", ".gif"))
+        print(f"\nPictures in {self.folder}: {', '.join(drawn)}")
 
     # how it does it
+
+    def _clear(self) -> None:
+        """Remove an earlier run's results, so that they are not taken for this one's."""
+        if not holds_run(self.folder):
+            return
+        checkpoint = self.path("checkpoint.pt")
+        if checkpoint.exists() and not self.path("metrics.json").exists():
+            checkpoint.replace(self.path("checkpoint.old.pt"))
+            print(
+                f"an unfinished run was here: its checkpoint is now {checkpoint.stem}.old.pt "
+                "(--resume would have gone on with it)",
+                file=sys.stderr,
+            )
+        for pattern in (
+            "metrics.json",
+            "history.csv",
+            "samples.npy",
+            "checkpoint.pt",
+            "*.png",
+            "*.gif",
+        ):
+            for stale in self.folder.glob(pattern):
+                stale.unlink(missing_ok=True)
 
     def _is_over(self, per_epoch: int) -> bool:
         if self.config.minutes is None:
@@ -236,7 +287,7 @@ class Run:
         return self.progress >= 1
 
     def _permutation(self, n: int, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + epoch)
+        generator = torch.Generator().manual_seed(stream(self.config.seed, EPOCH, epoch))
         return torch.randperm(n, generator=generator).to(self.device)
 
     def _stop_clock(self) -> None:
@@ -268,11 +319,14 @@ class Run:
     def _check_finite(self, row: dict[str, float]) -> None:
         for name, value in row.items():
             if not math.isfinite(value):
-                raise UserError(
-                    f"{name} became {value} at step {self.step}: try a lower --lr (now "
-                    f"{self.config.lr:g}) or --precision fp32; the last good checkpoint is kept in "
-                    f"{self.path('checkpoint.pt')}"
-                )
+                self._advise(name, value)
+
+    def _advise(self, name: str, value: float) -> None:
+        raise UserError(
+            f"{name} became {value} at step {self.step}: try a lower --lr (now "
+            f"{self.config.lr:g}) or --precision fp32; the last good checkpoint is kept in "
+            f"{self.path('checkpoint.pt')}"
+        )
 
     def _flags(self) -> dict[str, Any]:
         plain = {f.name: getattr(self.config, f.name) for f in fields(self.config)}
@@ -284,16 +338,11 @@ class Run:
     def _save(self) -> None:
         if self.rank:
             return
-        own = (
-            "step",
-            "seconds",
-            "looks",
-            "images_seen",
-            "epochs_done",
-            "rows",
-            "pending",
-            "frames",
-        )
+        models = [o for o in self._objects.values() if isinstance(o, nn.Module)]
+        if not all(p.isfinite().all() for m in models for p in m.parameters()):
+            self._advise("a weight", math.nan)  # the last good checkpoint must survive
+        own = ("step", "seconds", "looks", "images_seen", "epochs_done", "num_examples")
+        own += ("rows", "pending", "frames")
         state = {
             "flags": self._flags(),
             "run": {name: getattr(self, name) for name in own},
@@ -337,7 +386,7 @@ class Run:
     def _end_training(self) -> None:
         """Save everything, and give evaluation a random stream of its own: same after a resume."""
         self._save()
-        torch.manual_seed((self.config.seed << 32) + (1 << 31))
+        torch.manual_seed(stream(self.config.seed, EVALUATION))
         if self.rank:
             return
         names = list(dict.fromkeys(k for row in self.rows for k in row))
@@ -349,10 +398,24 @@ class Run:
         if self.frames:
             pictures.animation([f.float() / 255 for f in self.frames], self.path("training.gif"))
 
+    def _should_leave(self) -> bool:
+        """Whether a signal came; several processes agree on it, so that none waits for another."""
+        if self.world_size == 1:
+            return self._interrupted
+        if self.step % LOG_EVERY:
+            return False
+        flag = torch.tensor(float(self._interrupted), device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
     def _leave(self) -> None:
         self._save()
-        again = " ".join(["python", *sys.argv, *(["--resume"] if not self.config.resume else [])])
-        print(f"\nstopped at step {self.step}; saved. Go on with: {again}", file=sys.stderr)
+        if self.rank == 0:
+            again = "the same command with --resume"
+            if self.world_size == 1 and Path(sys.argv[0]).stem == self.script:
+                again = shlex.join([sys.executable, *sys.argv])
+                again += "" if self.config.resume else " --resume"
+            print(f"\nstopped at step {self.step}; saved. Go on with: {again}", file=sys.stderr)
         raise SystemExit(130)
 
     def _bar(self) -> tqdm:
@@ -371,7 +434,7 @@ class Run:
         """Turn Ctrl-C and SIGTERM into a stop between two steps, where the state is whole."""
 
         def note(signum: int, frame: Any) -> None:
-            if self._interrupted:  # a second Ctrl-C means it
+            if self._interrupted and self.world_size == 1:  # a second Ctrl-C means it
                 raise KeyboardInterrupt
             self._interrupted = True
 
@@ -399,7 +462,7 @@ def start(config: Config, script: str) -> Run:
         UserError: if the device is missing or the folder cannot be written.
     """
     run = Run(config, script)
-    check_writable(run.folder)
+    check_run_folder(run.folder)
     if run.world_size > 1 and not dist.is_initialized():
         if run.device.type == "cuda":
             torch.cuda.set_device(run.device)
@@ -407,5 +470,5 @@ def start(config: Config, script: str) -> Run:
         atexit.register(dist.destroy_process_group)
     random.seed(config.seed)
     np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(stream(config.seed, INITIAL))
     return run
