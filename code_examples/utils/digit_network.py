@@ -9,7 +9,8 @@
 
 Why not Inception, as for photographs: its features describe textures and dog breeds, its weights
 are 95 MB, and digits would have to be blown up to 299x299. Numbers on this network compare with each
-other, and never with a published FID.
+other, and never with a published FID. The network was trained on MNIST's 60,000 training images,
+which all 5,000 of `mnist5k` are among; the reference above it has never seen.
 
 Run: python -m code_examples.utils.digit_network --data-root data
 Expect: a test accuracy of 99.6% (the shipped file: 99.60%) after 12 passes, 2 to 4 minutes on two
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from .data import load_images
 from .errors import UserError
-from .flags import ROOT
+from .flags import ROOT, cli
 
 ASSET = Path(__file__).with_name("digit_network.pt")
 NUM_FEATURES = 64
@@ -226,6 +227,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Config))
+    cli(main, Config)

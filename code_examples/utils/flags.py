@@ -90,7 +90,7 @@ def check_number(
         raise UserError(f"--{flag}: expected a finite number {said}, got {value:g}")
 
 
-def cli(main: Callable[[Any], None], config_class: type[Config]) -> None:
+def cli(main: Callable[[Any], None], config_class: type) -> None:
     """Parse the command line into `config_class` and call `main`; used by every script's guard.
 
     A UserError ends the process with its one line on stderr and exit code 2, without a traceback.

@@ -87,6 +87,7 @@ class Run:
         self.images_seen, self.epochs_done, self.num_examples = 0, 0.0, 0
         self.rows: list[dict[str, float]] = []
         self.frames: list[Tensor] = []
+        self.labels: list[str] = []
         self._objects: dict[str, Any] = {}
         self.pending: list[dict[str, Tensor]] = []
         self._interrupted = False
@@ -127,16 +128,18 @@ class Run:
     def batches(self, x: Tensor, y: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield shuffled batches (x, y) until the epochs or the minutes are over.
 
-        Draws the progress bar, keeps the clock, saves every 20 s (SAVE_SECONDS) and on Ctrl-C, and at the end
-        writes history.csv and training.gif. The last, incomplete batch of an epoch is left out:
-        the next epoch shuffles anew. Under torchrun each process gets its share of every batch.
+        Draws the progress bar, keeps the clock, saves every 20 s (SAVE_SECONDS) and on Ctrl-C, and
+        at the end writes history.csv and training.gif. The last, incomplete batch of an epoch is
+        left out: the next epoch shuffles anew. Under torchrun each process gets its share of every
+        batch.
 
         Args:
             x: (N, ...) training data.
             y: (N,) labels; zeros when not given.
 
         Raises:
-            UserError: if a logged loss is not finite, or a batch cannot be shared out equally.
+            UserError: if a logged loss or a weight is not finite, a batch cannot be shared out
+                equally, or the data is not what a resumed run was trained on.
         """
         y = torch.zeros(len(x), dtype=torch.long) if y is None else y
         x, y = x.to(self.device), y.to(self.device)
@@ -209,6 +212,7 @@ class Run:
     def show(self, images: Tensor) -> None:
         """Keep images (N, C, H, W) in [0, 1] as the next frame of training.gif."""
         self.frames.append((images.detach().float().clamp(0, 1) * 255).round().byte().cpu())
+        self.labels.append(f"epoch {self.epochs_done:.3g}")
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """A logged quantity over time: (epochs, values), ready for `plotting.curves`."""
@@ -342,7 +346,7 @@ class Run:
         if not all(p.isfinite().all() for m in models for p in m.parameters()):
             self._advise("a weight", math.nan)  # the last good checkpoint must survive
         own = ("step", "seconds", "looks", "images_seen", "epochs_done", "num_examples")
-        own += ("rows", "pending", "frames")
+        own += ("rows", "pending", "frames", "labels")
         state = {
             "flags": self._flags(),
             "run": {name: getattr(self, name) for name in own},
@@ -396,7 +400,8 @@ class Run:
         writer.writerows(self.rows)
         self._write("history.csv", table.getvalue().encode())
         if self.frames:
-            pictures.animation([f.float() / 255 for f in self.frames], self.path("training.gif"))
+            frames = [frame.float() / 255 for frame in self.frames]
+            pictures.animation(frames, self.path("training.gif"), labels=self.labels)
 
     def _should_leave(self) -> bool:
         """Whether a signal came; several processes agree on it, so that none waits for another."""
