@@ -47,7 +47,7 @@ class Config(autoencoder.Config):
 def run(config: Config, name: str, **flags: str | int) -> Path:
     """Run the chapter with these flags; return the run's folder."""
     folder = (config.out or utils.ROOT / "outputs" / "figures") / name
-    same = {"epochs": config.epochs, "quick": config.quick, "dataset": config.dataset}
+    same = {"quick": config.quick, "dataset": config.dataset}
     autoencoder.main(autoencoder.Config(out=folder, **same, **flags))
     return folder
 
@@ -78,8 +78,10 @@ def curves(folders: list[Path], path: Path) -> None:
 
 def main(config: Config) -> None:
     """Train everything, copy the pictures, and print the table of the default model."""
-    seeds = [run(config, f"conv-{seed}", seed=seed) for seed in range(config.seeds)]
-    run(config, "plane", latent_dim=2)
+    seeds = [
+        run(config, f"conv-{seed}", seed=seed, epochs=config.epochs) for seed in range(config.seeds)
+    ]
+    run(config, "plane", latent_dim=2, epochs=config.epochs)
     for model in ("linear", "denoising", "sparse", "contractive"):
         run(config, model, model=model)
     config.figures.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,11 @@ def main(config: Config) -> None:
         values = [m[key] for m in metrics]
         mean, low, high = sum(values) / len(values), min(values), max(values)
         print(f"{key:<34} {mean:.4g} ({low:.4g} to {high:.4g})")
+    data = utils.load_images(config.dataset, config.data_root, quick=config.quick)
+    floor = utils.sample_quality(data.train[:2000], data)
+    print("The same number of real training images:")
+    for key in ("frechet_distance", "precision", "recall"):
+        print(f"{key:<34} {floor[key]:.4g}")
 
 
 if __name__ == "__main__":
