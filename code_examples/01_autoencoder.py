@@ -11,9 +11,9 @@ Shapes:  B images a batch, C x H x W pixels an image, L values in a code (--late
 Paper:   Hinton & Salakhutdinov (2006), Reducing the dimensionality of data with neural networks,
          Science 313. The variants' papers stand beside their code.
 Run:     python code_examples/01_autoencoder.py
-Expect:  after a minute on two CPU cores with bfloat16, two without, an error of 0.0050 per test pixel
-         (three seeds: 0.0048 to 0.0051; PCA with as many values: 0.0156) and a Frechet distance of
-         3.4 (2.8 to 3.8) for 2,000 samples.
+Expect:  after a minute on two CPU cores with bfloat16, two without, an error of 0.0050 per test
+         pixel (three seeds: 0.0048 to 0.0051; PCA with as many values: 0.0156) and a Frechet
+         distance of 3.4 (2.8 to 3.8) for 2,000 samples.
 """
 
 import time
@@ -292,7 +292,7 @@ class Config(utils.Config):
     """Train an autoencoder; show what its codes are good for, and what they are not."""
 
     model: Literal["conv", "linear", "mlp", "denoising", "sparse", "contractive"] = "conv"
-    """Which autoencoder; denoising has the network of conv, sparse and contractive one tied layer."""
+    """Which autoencoder; denoising has conv's network, sparse and contractive one tied layer."""
     epochs: int | None = None
     """Passes over the training set; 100 unless given, 300 for the one-layer models."""
     lr: float | None = None

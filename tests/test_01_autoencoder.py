@@ -120,7 +120,7 @@ def test_corrupting_adds_noise_of_the_stated_size_and_leaves_the_clean_image_alo
 
 
 def test_denoising_is_graded_against_the_clean_image(tmp_path):
-    """Nothing but the clean image to reproduce: its oracle costs 0, copying the noise costs much."""
+    """Only the clean image is to be reproduced: its oracle costs 0, copying the noise costs."""
 
     class Oracle(torch.nn.Module):
         def __init__(self):

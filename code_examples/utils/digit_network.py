@@ -8,9 +8,9 @@
     test_accuracy  share of the 10,000 test images that the rounded network gets right
 
 Why not Inception, as for photographs: its features describe textures and dog breeds, its weights
-are 95 MB, and digits would have to be blown up to 299x299. Numbers on this network compare with each
-other, and never with a published FID. The network was trained on MNIST's 60,000 training images,
-which all 5,000 of `mnist5k` are among; the reference above it has never seen.
+are 95 MB, and digits would have to be blown up to 299x299. Numbers on this network compare with
+each other, and never with a published FID. It was trained on MNIST's 60,000 training images, which
+all 5,000 of `mnist5k` are among; the reference above it has never seen.
 
 Run: python -m code_examples.utils.digit_network --data-root data
 Expect: a test accuracy of 99.6% (the shipped file: 99.60%) after 12 passes, 2 to 4 minutes on two

@@ -49,7 +49,7 @@ class Config:
     resume: bool = False
     """Go on where a run in the same folder was interrupted; needs the same flags."""
     quick: bool = False
-    """Seconds, not minutes: 512 training images in batches of 32, 10 epochs, 256 samples at most."""
+    """Seconds, not minutes: at most 512 training images, batches of 32, 10 epochs, 256 samples."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():

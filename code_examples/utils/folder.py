@@ -32,7 +32,7 @@ def parse_folder(name: str) -> tuple[Path, int]:
         raise UserError(f"expected folder:PATH, got {name!r}: name a folder of pictures")
     if not SIZES[0] <= size <= SIZES[1]:
         raise UserError(
-            f"expected a picture size from {SIZES[0]} to {SIZES[1]} pixels after the @, got {size}: "
+            f"expected a size from {SIZES[0]} to {SIZES[1]} pixels after the @, got {size}: "
             f"write folder:{path}@32 (or {name}@32 if the folder's own name ends so)"
         )
     return Path(os.path.expanduser(path)), size

@@ -373,8 +373,8 @@ class Run:
             if name not in FREE_TO_CHANGE and flags.get(name) != value:
                 flag = name.replace("_", "-")
                 raise UserError(
-                    f"--resume: the run in {self.folder} has --{flag} {flags.get(name)}, not {value}: "
-                    "give the same flags, or another --out for a new run"
+                    f"--resume: the run in {self.folder} has --{flag} {flags.get(name)}, not "
+                    f"{value}: give the same flags, or another --out for a new run"
                 )
         try:
             for name, o in self._objects.items():
@@ -455,7 +455,7 @@ class Run:
 
 
 def start(config: Config, script: str) -> Run:
-    """Set up a run: check the flags against this machine, seed everything, join torchrun's processes.
+    """Set up a run: check the flags against this machine, seed everything, join other processes.
 
     Writes nothing yet: the folder appears with the first file.
 
