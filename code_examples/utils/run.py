@@ -212,7 +212,7 @@ class Run:
     def show(self, images: Tensor) -> None:
         """Keep images (N, C, H, W) in [0, 1] as the next frame of training.gif."""
         self.frames.append((images.detach().float().clamp(0, 1) * 255).round().byte().cpu())
-        self.labels.append(f"epoch {self.epochs_done:.3g}")
+        self.labels.append(f"epoch {self.epochs_done:.{int(self.epochs_done < 10)}f}")
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """A logged quantity over time: (epochs, values), ready for `plotting.curves`."""
