@@ -1,0 +1,193 @@
+"""Running code that may be wrong in any way, so that being right is the only way to pass."""
+
+import builtins
+import math
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+import unittest
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from torch import Tensor
+
+from . import checks, kit
+from .checks import Failure
+
+SECONDS = 10  # an answer that takes longer is stopped
+EXCEPTIONS = {  # likely causes
+    NameError: "This name is neither defined nor imported in the file.",
+    TypeError: "Arguments or types do not fit: compare the call with the signature, one by one.",
+    AttributeError: "The object has no such attribute. If it is None, a `return` is missing.",
+    (RuntimeError, IndexError, ValueError): (
+        "Often shapes that do not fit: print them just before this line. Which is not what you "
+        "thought? Mind a batch of one, colour, and images that are not square."
+    ),
+}
+UNKNOWN = "Read the exception and its line; the docstring says what may come in."
+
+
+class NotAttempted(Exception):
+    """The answer still raises its own NotImplementedError."""
+
+
+class TooSlow(BaseException):
+    """The answer took longer than SECONDS; no answer catches this by `except Exception`."""
+
+
+class Ended(BaseException):
+    """The answer called a function that would have ended the process."""
+
+
+@contextmanager
+def contained(task: kit.Task, path: Path) -> Iterator[None]:
+    """Run a learner's code so that being right is the only way to pass.
+
+    Whatever it raises becomes a Failure or NotAttempted; what it replaced is put back and reported;
+    modes that it left switched are restored.
+
+    Raises:
+        Failure, NotAttempted: in place of anything else, except the user's own Ctrl-C.
+    """
+    _originals()
+    states = torch.is_grad_enabled(), torch.get_default_dtype(), random.getstate()
+    outcome: BaseException | None = None
+    with warnings.catch_warnings(), _process_kept_alive():
+        warnings.simplefilter("ignore")
+        torch.set_grad_enabled(True)
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it is the answer's)
+            outcome = _translated(error, task, path)
+        finally:
+            torch.set_grad_enabled(states[0])
+            torch.set_default_dtype(states[1])
+            random.setstate(states[2])
+    replaced = _put_back()
+    if replaced:
+        raise Failure(
+            f"the answer replaces {', '.join(replaced)}",
+            "everything outside the exercise as it was",
+            title="the answer changes what the graders rely on",
+            cause="A function of Python, PyTorch or the graders was assigned a new value.",
+        )
+    if outcome is not None:
+        raise outcome from None
+
+
+def _translated(error: BaseException, task: kit.Task, path: Path) -> Exception:
+    """The Failure or NotAttempted that a learner should hear of instead of `error`."""
+    if isinstance(error, Failure | NotAttempted):
+        return error
+    if type(error) is NotImplementedError and str(error).startswith(f"Exercise {task.id}: "):
+        part = str(error).partition(": ")[2]
+        return NotAttempted(f"{task}: not attempted, {part} still raises its NotImplementedError")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename) == path]
+    where = f", line {own[-1].lineno} of {path.name}: {own[-1].line}" if own else ""
+    if isinstance(error, TooSlow):
+        seen, expected = f"no result after {SECONDS} seconds", "less than 2 seconds"
+        cause = "A loop that does not end, or one over single elements that PyTorch can do at once."
+        title = "the answer takes too long"
+        return Failure(seen, expected, title=title, cause=cause, where=where)
+    outcomes = (pytest.skip.Exception, pytest.fail.Exception, pytest.exit.Exception)
+    if isinstance(error, (*outcomes, unittest.SkipTest, SystemExit, Ended, GeneratorExit)):
+        seen = f"{type(error).__name__}{f' ({error})' if str(error) else ''}"
+        expected = "a result; only the checks decide what passes"
+        cause = "The answer skips, fails or ends the test, or the process, by itself."
+        title = "the answer ends the test by itself"
+        return Failure(seen, expected, title=title, cause=cause, where=where)
+    text = " ".join(str(error).split())[:300]
+    cause = next((said for kind, said in EXCEPTIONS.items() if isinstance(error, kind)), UNKNOWN)
+    return Failure(
+        f"{type(error).__name__}: {text}",
+        "a result without an exception",
+        title="an exception, while checking that",
+        cause=cause,
+        where=where,
+    )
+
+
+_RELIED_ON = (
+    builtins,
+    math,
+    torch,
+    torch.nn,
+    torch.nn.functional,
+    torch.linalg,
+    torch.optim,
+    torch.testing,
+    pytest,
+    checks,
+)
+_CLASSES = (Tensor, torch.nn.Module, torch.optim.Optimizer, torch.optim.SGD)
+
+
+@cache
+def _originals() -> dict[Any, dict[str, Any]]:
+    """Every function and class that checks may rely on, as it is before any answer runs."""
+    p = torch.nn.Parameter(torch.zeros(1))
+    torch.optim.SGD([p]).step()  # on the first step PyTorch itself replaces some of its functions
+    owners = (*_RELIED_ON, *_CLASSES)
+    return {
+        owner: {name: v for name, v in vars(owner).items() if callable(v) or owner in _CLASSES}
+        for owner in owners
+    }
+
+
+def _put_back() -> list[str]:
+    """Undo what an answer replaced; return the names."""
+    found = []
+    for owner, names in _originals().items():
+        now = vars(owner)
+        changed = {name: value for name, value in names.items() if now.get(name) is not value}
+        for name, value in changed.items():
+            setattr(owner, name, value)
+        added = set(now) - set(names) if owner in _CLASSES else ()  # they hide what is inherited
+        for name in added:
+            delattr(owner, name)
+        found += [f"{owner.__name__}.{name}" for name in (*changed, *added)]
+    return found
+
+
+@contextmanager
+def _process_kept_alive() -> Iterator[None]:
+    """Make what would end this process raise Ended, and what takes too long raise TooSlow."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise Ended("the process was to end")
+
+    low_level = sys.modules.get("posix") or sys.modules.get("nt")
+    names = ("_exit", "abort", "kill", "killpg", "execv", "execve")
+    places = [(m, n) for m in (os, low_level) for n in names if hasattr(m, n)]
+    places.append((signal, "raise_signal"))
+    kept = [(m, n, getattr(m, n)) for m, n in places]
+    timed = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+
+    def too_slow(*_: Any) -> NoReturn:
+        raise TooSlow
+
+    if timed:
+        handler = signal.signal(signal.SIGALRM, too_slow)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        for module, name in places:
+            setattr(module, name, refuse)
+        yield
+    finally:
+        for module, name, value in kept:
+            setattr(module, name, value)
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
