@@ -100,8 +100,7 @@ def as_tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
         Failure: if it is no tensor of this shape, or has a number that is not finite.
     """
     if type(value) not in (Tensor, torch.nn.Parameter):  # a subclass could compare as it likes
-        forgot = ": is the `return` missing?" if value is None else ""
-        raise Failure(f"{what} is {show(value)}{forgot}", f"a tensor of shape {shape}")
+        raise Failure(f"{what} is {show(value)}", f"a tensor of shape {shape}", cause=_cause(value))
     if tuple(value.shape) != shape:
         seen, expected = f"{what} has shape {tuple(value.shape)}", f"shape {shape}"
         raise Failure(seen, expected, output=value)
@@ -119,12 +118,12 @@ def as_number(value: Any, what: str) -> float:
     if type(value) is Tensor:
         value = as_tensor(value, (), what)
         if value.requires_grad:
-            expected = "a plain number: `.item()` lets go of the gradient graph"
-            raise Failure(f"{what} is {show(value)}, with its gradient graph", expected)
+            seen = f"{what} is {show(value)}, with its gradient graph"
+            cause = "A tensor keeps everything alive that it was computed from: use `.item()`."
+            raise Failure(seen, "a plain number", output=value, cause=cause)
         value = value.item()
     if not isinstance(value, Real) or not math.isfinite(value):
-        forgot = ": is the `return` missing?" if value is None else ""
-        raise Failure(f"{what} is {show(value)}{forgot}", "a finite number")
+        raise Failure(f"{what} is {show(value)}", "a finite number", cause=_cause(value))
     return float(value)
 
 
@@ -169,6 +168,11 @@ def expect_equal(value: Any, expected: Tensor, what: str, *, because: str) -> No
         place = tuple((value != expected).nonzero()[0].tolist())
         seen = f"{what}: {show(value[place])} at {list(place)}"
         raise Failure(seen, f"{show(expected[place])}: {because}", output=value)
+
+
+def _cause(value: Any) -> str:
+    """Why there is no usable value at all, where that is plain to see."""
+    return "The function ends without a `return`." if value is None else ""
 
 
 def show(value: Any) -> str:

@@ -26,7 +26,10 @@ from .checks import Failure
 SECONDS = 10  # an answer that takes longer is stopped
 EXCEPTIONS = {  # likely causes
     NameError: "This name is neither defined nor imported in the file.",
-    TypeError: "Arguments or types do not fit: compare the call with the signature, one by one.",
+    TypeError: (
+        "Arguments or types do not fit: compare the call with the signature, one by one. If a "
+        "method is named, its () are missing."
+    ),
     AttributeError: "The object has no such attribute. If it is None, a `return` is missing.",
     (RuntimeError, IndexError, ValueError): (
         "Often shapes that do not fit: print them just before this line. Which is not what you "

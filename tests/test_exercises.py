@@ -292,7 +292,7 @@ def test_strange_results_do_not_pass(result):
 
 def test_a_forgotten_return_is_named():
     result = grade(task_named("1.4"), written("1.4", "x + sigma * torch.randn_like(x)"))
-    assert "is None: is the `return` missing?" in result.message
+    assert "The function ends without a `return`." in result.message
 
 
 def test_an_endless_loop_is_stopped(monkeypatch):
