@@ -37,7 +37,7 @@ Images, Shape = utils.ImageData, tuple[int, int, int]
 
 
 class Autoencoder(nn.Module):
-    """An encoder and a decoder with a bottleneck of L values between them.
+    """An encoder and a decoder with a bottleneck of L values between them; notes/01 eq. (1.24).
 
     Calling it maps images (B, C, H, W) to their reconstructions (B, C, H, W) and codes (B, L).
     """
@@ -136,12 +136,12 @@ class TiedAutoencoder(nn.Module):
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """||x_hat - x||^2, (B,): summed over the pixels of each image."""
+    """||x_hat - x||^2, (B,): summed over the pixels of each image; notes/01 eq. (1.25)."""
     return (x_hat - x).square().flatten(1).sum(dim=1)
 
 
 def corrupt(x: Tensor, sigma: float) -> Tensor:
-    """x + sigma * eps with eps ~ N(0, I), (B, C, H, W); x itself stays as it was.
+    """x + sigma * eps, eps ~ N(0, I), (B, C, H, W); x stays as it was. notes/01 eq. (1.40).
 
     Vincent et al. (2010), Stacked denoising autoencoders, JMLR 11, with their Gaussian noise.
     """
@@ -152,7 +152,7 @@ def sparsity_penalty(z: Tensor, target: float) -> Tensor:
     """KL( Bernoulli(target) || Bernoulli(mean of z over the batch) ), (L,) nats, one a unit.
 
     Zero when every unit is on in a share `target` of the pictures. z must lie in (0, 1).
-    Ng (2011), CS294A lecture notes: sparse autoencoder.
+    notes/01 eq. (1.50). Ng (2011), CS294A lecture notes: sparse autoencoder.
     """
     on = z.mean(dim=0).clamp(1e-6, 1 - 1e-6)  # (L,) activity; the KL is infinite at 0 and 1
     return target * (target / on).log() + (1 - target) * ((1 - target) / (1 - on)).log()
@@ -161,7 +161,7 @@ def sparsity_penalty(z: Tensor, target: float) -> Tensor:
 def contraction_penalty(z: Tensor, weight: Tensor) -> Tensor:
     """||dz/dx||_F^2 of the sigmoid layer z = sigmoid(W x + b), (B,), in closed form.
 
-    dz_j/dx_i = z_j (1 - z_j) W_ji, so the sum of squares factors into units and weights.
+    dz_j/dx_i = z_j (1 - z_j) W_ji, so the squares factor by units: notes/01 eq. (1.53).
     Rifai et al. (2011), Contractive auto-encoders: explicit invariance during feature extraction.
 
     Args:
@@ -181,7 +181,7 @@ def network_input(x: Tensor, config: "Config") -> Tensor:
 
 
 def train(model: nn.Module, data: Images, config: "Config", run: utils.Run) -> None:
-    """Minimise the reconstruction error, and the variant's penalty, with Adam."""
+    """Minimise the reconstruction error, and the variant's penalty; notes/01 section 8."""
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     run.keep(model=model, optimizer=optimizer)
     net = run.data_parallel(model)
@@ -234,7 +234,7 @@ def interpolate(model: nn.Module, start: Tensor, end: Tensor, steps: int = 9) ->
 
 
 def fit_mixture(z: Tensor, components: int, seed: int) -> Any:
-    """Fit Gaussians to codes (N, L), at most one for every 50 of them.
+    """Fit Gaussians to codes (N, L), at most one for every 50 of them; notes/01 eq. (1.56).
 
     An autoencoder says nothing about which codes are likely; this asks the training codes.
     """
@@ -255,7 +255,7 @@ def sample(model: nn.Module, mixture: Any, n: int) -> Tensor:
 def pca_autoencoder(x: Tensor, latent_dim: int) -> Autoencoder:
     """The linear autoencoder that PCA would choose for images (N, C, H, W), without training.
 
-    The best L directions are the eigenvectors of the covariance with the largest eigenvalues.
+    The best L directions are the leading eigenvectors of the covariance; notes/01 eq. (1.35).
     """
     flat = x.flatten(1).double()
     mean = flat.mean(dim=0)
@@ -422,7 +422,7 @@ def show_interpolation(model: nn.Module, data: Images, run: utils.Run) -> None:
 
 
 def generation(model: nn.Module, data: Images, run: utils.Run) -> Metrics:
-    """Why this is no generative model yet: decode N(0, I), and a mixture fitted to the codes."""
+    """Decode N(0, I), and a mixture fitted to the codes; why: notes/01 section 6.7."""
     n, z = run.config.num_samples, encode(model, data.train)
     mixture = fit_mixture(z, run.config.components, run.config.seed)
     begin = time.perf_counter()

@@ -1,15 +1,35 @@
-"""The small scripts beside the notes' pictures still run and draw them."""
+"""Notes and code say the same: equations, sections, links, figures, and the worked examples.
 
+The scripts beside the notes' pictures still run and draw them, too.
+"""
+
+import ast
+import fnmatch
 import importlib
+import itertools
+import math
+import os
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from scipy.integrate import quad
+from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
-FIGURES = Path(__file__).resolve().parents[1] / "notes" / "figures"
+import code_examples
+from code_examples import utils
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "notes" / "figures"
+NOTES = sorted((ROOT / "notes").glob("[0-9][0-9]_*.md"))
+FUNDAMENTALS = NOTES[0]
 SMALL = {
     "autoencoder_compression": {"sizes": (2,), "seeds": 1},
     "autoencoder_gallery": {"seeds": 2},
 }
+every_note = pytest.mark.parametrize("note", NOTES, ids=lambda p: p.stem)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in FIGURES.glob("*.py")))
@@ -21,3 +41,554 @@ def test_every_figure_script_draws_what_it_names(name, tmp_path):
     kept = {p.name for p in FIGURES.iterdir() if p.suffix in (".png", ".gif")}
     assert drawn
     assert drawn <= kept, "run the script and keep its pictures beside it"
+
+
+# --- Reading Markdown and Python
+
+TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")
+EQUATION = r"\(\d+\.\d+\)"
+CITED_EQUATIONS = re.compile(
+    rf"notes/(\d\d)[\s#]+eqs?\.[\s#]+({EQUATION}(?:(?:,|,? and|,? to)[\s#]+{EQUATION})*)"
+)
+CITED_SECTIONS = re.compile(r"notes/(\d\d)[\s#]+section[\s#]+(\d+(?:\.\d+)?)")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+DISPLAY = re.compile(r"^\$\$\n(.*?)^\$\$$", flags=re.MULTILINE | re.DOTALL)
+ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # in a folder: it belongs to an installation
+FENCED = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"\$([^$\n]+)\$")
+
+
+@cache
+def files(suffix):
+    """All files of this repository with that suffix; no environment, output or hidden folder."""
+    found = []
+    for folder, inside, names in os.walk(ROOT):
+        inside[:] = [
+            name
+            for name in inside
+            if not name.startswith((".", "_")) and name not in ("outputs", "data")
+            if not any(Path(folder, name, sign).exists() for sign in ENVIRONMENT)
+        ]
+        found += [Path(folder) / name for name in names if name.endswith(suffix)]
+    return sorted(found)
+
+
+@cache
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def without_code(text):
+    """Markdown without fenced blocks and code spans; the lines stay where they were."""
+    text = re.sub(
+        r"^```.*?^```", lambda m: "\n" * m[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL
+    )
+    return re.sub(r"`[^`\n]+`", "", text)
+
+
+def citations(pattern):
+    """Where code or prose cites a note: (file, number of the note, what) for each."""
+    return [
+        (path.relative_to(ROOT), number, what)
+        for path in (*files(".py"), *files(".md"))
+        for number, what in pattern.findall(read(path))
+    ]
+
+
+def by_number(number):
+    """The text of notes/NN_*.md, or None."""
+    return next((read(note) for note in NOTES if note.name.startswith(f"{number}_")), None)
+
+
+def sections(text):
+    """Numbers of the sections of a note: {"1", "2", ..., "6.1", ...}."""
+    return set(re.findall(r"^#{2,4} (\d+(?:\.\d+)?)\.? ", without_code(text), flags=re.MULTILINE))
+
+
+def anchors(text):
+    """The anchors that GitHub gives to the headings of a Markdown file."""
+    found = []
+    for title in re.findall(
+        r"^#+ (.*)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    ):
+        title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title.strip().lower())
+        anchor = re.sub(r"[^\w\- ]", "", title).replace(" ", "-")
+        again = sum(re.fullmatch(rf"{re.escape(anchor)}(-\d+)?", f) is not None for f in found)
+        found.append(f"{anchor}-{again}" if again else anchor)
+    return set(found)
+
+
+def definitions(path):
+    """Every function and class of a Python file: name, docstring, the classes around it."""
+
+    def walk(node, around):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                yield child.name, ast.get_docstring(child) or "", around
+                yield from walk(child, (*around, child.name))
+
+    return list(walk(ast.parse(read(path)), ()))
+
+
+# --- Equations and sections
+
+
+@every_note
+def test_equations_are_numbered_in_order_without_gaps(note):
+    tags = TAG.findall(without_code(read(note)))
+    assert tags == [f"{int(note.name[:2])}.{k}" for k in range(1, len(tags) + 1)]
+    assert tags
+
+
+def test_every_equation_that_is_cited_exists():
+    cited = citations(CITED_EQUATIONS)
+    assert cited, "nothing cites a note"
+    for path, number, equations in cited:
+        text = by_number(number)
+        assert text, f"{path} cites notes/{number}, which does not exist"
+        for equation in re.findall(r"\d+\.\d+", equations):
+            assert equation in TAG.findall(text), f"{path} cites notes/{number} eq. ({equation})"
+
+
+@every_note
+def test_a_note_refers_to_its_own_equations_and_sections_correctly(note):
+    text = without_code(read(note))
+    tags, number = set(TAG.findall(text)), int(note.name[:2])
+    for equation in re.findall(rf"\(({number}\.\d+)\)", read(note)):
+        assert equation in tags, f"({equation}) is not an equation of {note.name}"
+    for section in re.findall(r"[Ss]ection (\d+(?:\.\d+)?)(?! of)", text):
+        assert section in sections(text), f"{note.name} has no section {section}"
+
+
+@every_note
+def test_every_function_that_cites_an_equation_is_named_in_the_note(note):
+    """The other way round: from the equation the reader finds the line that computes it."""
+    text, number, named = read(note), note.name[:2], 0
+    for path in files(".py"):
+        if not path.is_relative_to(ROOT / "code_examples"):
+            continue
+        for name, docstring, around in definitions(path):
+            if any(n == number for n, _ in CITED_EQUATIONS.findall(docstring)):
+                named += 1
+                seen = any(re.search(rf"`{word}[`(.]", text) for word in (name, *around))
+                assert seen, f"{path.name}: {name} cites {note.name}, which does not name it"
+    assert named
+
+
+def test_every_section_that_is_cited_exists():
+    for path, number, section in citations(CITED_SECTIONS):
+        text = by_number(number)
+        assert text, f"{path} cites notes/{number}, which does not exist"
+        assert section in sections(text), f"{path} cites notes/{number} section {section}"
+
+
+# --- Links, figures, code
+
+
+@pytest.mark.parametrize("page", files(".md"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for _, label, target in LINK.findall(
+        without_code(read(page).replace("[`", "[").replace("`]", "]"))
+    ):
+        if re.match(r"[a-z]+:", target):
+            continue  # another site
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"[{label}]({target})"
+        assert path.is_relative_to(ROOT), f"[{label}]({target}) leaves the repository"
+        if anchor:
+            assert anchor in anchors(read(path)), f"[{label}]({target}): no such heading"
+
+
+@every_note
+def test_functions_that_a_note_links_are_defined_there(note):
+    linked = re.findall(r"\[`(\w+)(?:\([^`]*\))?`\]\(([^)\s#]+\.py)\)", read(note))
+    assert linked
+    for name, target in linked:
+        names = {n for n, _, _ in definitions((note.parent / target).resolve())}
+        assert name in names, f"{target} defines no {name}"
+
+
+@every_note
+def test_python_blocks_of_a_note_compile_and_import_what_exists(note):
+    for block in re.findall(r"^```python\n(.*?)^```", read(note), flags=re.MULTILINE | re.DOTALL):
+        tree = compile(block, note.name, "exec", flags=ast.PyCF_ONLY_AST)
+        modules = {"utils": utils}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "code_examples":
+                modules |= {a.name: getattr(code_examples, a.name) for a in node.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = modules.get(node.value.id)
+                assert module is None or hasattr(module, node.attr), ast.unparse(node)
+
+
+def writes(script):
+    """The pictures that a figure script says it writes; some with a star."""
+    docstring = ast.get_docstring(ast.parse(read(script))) or ""
+    _, _, said = docstring.partition("Writes:")
+    return re.findall(r"[\w*]+\.(?:png|gif)", said)
+
+
+@every_note
+def test_under_every_figure_stands_the_command_that_draws_it(note):
+    exact = {picture: script for script in FIGURES.glob("*.py") for picture in writes(script)}
+    lines = read(note).splitlines()
+    for i, line in enumerate(lines):
+        for _, _, target in (m for m in LINK.findall(line) if m[0]):
+            picture, below = Path(target).name, " ".join(lines[i + 1 : i + 4])
+            command = re.search(r"`python -m notes\.figures\.(\w+)`", below)
+            assert command, f"no command under {target}"
+            script = FIGURES / f"{command[1]}.py"
+            assert script.exists(), command[0]
+            if picture in exact:
+                assert script == exact[picture], f"{picture} is drawn by {exact[picture].name}"
+            said = any(fnmatch.fnmatch(picture, pattern) for pattern in writes(script))
+            assert said, f"{script.name} does not say that it writes {picture}"
+
+
+def test_every_picture_is_shown_somewhere():
+    shown = {
+        (page.parent / target).resolve()
+        for page in files(".md")
+        for _, _, target in LINK.findall(read(page))
+    }
+    kept = {p for p in FIGURES.iterdir() if p.suffix in (".png", ".gif")}
+    assert kept <= shown, f"no page shows {sorted(p.name for p in kept - shown)}"
+
+
+# --- Mathematics as GitHub renders it
+
+# GitHub refuses the first ones. The others pass through Markdown before they reach MathJax: a
+# backslash before punctuation is eaten, * and _ may become emphasis, < a tag.
+REFUSED = (
+    r"\\(?:operatorname|DeclareMathOperator|newcommand|renewcommand|def|mbox|phantom|require)\b"
+)
+MANGLED = {
+    r"\\[^a-zA-Z\s]": "a backslash before punctuation: \\lbrace, \\lVert; no \\, \\; \\!",
+    r"\*": "a star: \\ast",
+    r"[<>]": "< or >: \\lt, \\gt",
+    r"~": "a tilde",
+    r"[^\w\s]_": "an underscore after punctuation: x_i^2, not x^{2}_i",
+}
+
+
+def formulas(text):
+    """All formulas of a page, display and inline."""
+    text = without_code(text)
+    return DISPLAY.findall(text) + INLINE.findall(DISPLAY.sub("", text))
+
+
+@every_note
+def test_display_formulas_stand_on_lines_of_their_own(note):
+    text = without_code(read(note))
+    assert text.count("$$") == 2 * len(DISPLAY.findall(text)), "$$ goes on a line of its own, twice"
+    for formula in DISPLAY.findall(text):
+        assert "\n\n" not in formula, f"blank line in {formula}"
+        taken = re.findall(r"^\s*(?:[-+*#>]\s|=|\d+[.)]\s)", formula, flags=re.MULTILINE)
+        assert not taken, f"Markdown takes a line of {formula}"
+        assert formula.count(r"\tag{") <= 1, formula
+    rest = DISPLAY.sub("", text)
+    for paragraph in rest.split("\n\n"):
+        assert paragraph.count("$") % 2 == 0, f"an odd number of $ in {paragraph}"
+    for before, inside, after in re.findall(r"(.?)\$([^$\n]+)\$(.?)", rest):
+        whole = f"{before}${inside}${after}"
+        assert inside == inside.strip(), f"spaces within the dollars: {whole}"
+        assert not (before + after).strip(" (),.;:?"), f"text touches the dollars: {whole}"
+
+
+@every_note
+def test_formulas_are_balanced_and_free_of_what_github_mangles(note):
+    for formula in formulas(read(note)):
+        assert not re.search(REFUSED, formula), f"GitHub refuses {formula}"
+        for pattern, what in MANGLED.items():
+            assert not re.search(pattern, formula), f"{what} in {formula}"
+        assert formula.count("{") == formula.count("}"), formula
+        depth = list(itertools.accumulate((c == "{") - (c == "}") for c in formula))
+        assert min(depth, default=0) >= 0, formula
+        assert len(re.findall(r"\\left\b", formula)) == len(re.findall(r"\\right\b", formula)), (
+            formula
+        )
+        begun, ended = (re.findall(rf"\\{w}\{{(\w+)\}}", formula) for w in ("begin", "end"))
+        assert sorted(begun) == sorted(ended), formula
+
+
+@every_note
+def test_answers_are_folded_properly(note):
+    text = without_code(read(note))
+    shape = r"<details>\n<summary>[^<\n]+</summary>\n\n(?:(?!</?details>).)+\n\n</details>"
+    folded = re.findall(shape, text, flags=re.DOTALL)
+    assert len(folded) == text.count("<details>") == text.count("</details>") >= 8
+
+
+# --- The worked examples of notes/01, computed again by other means
+
+
+def stated(value, places=4):
+    """A number as the note prints it; fails if it does not."""
+    said = f"{value:.{places}f}"
+    assert re.search(rf"(?<![\d.]){re.escape(said)}(?!\d)", read(FUNDAMENTALS)), f"not said: {said}"
+    return True
+
+
+def entropy_of(p):
+    """Entropy in nats of probabilities p."""
+    return torch.special.entr(torch.as_tensor(p, dtype=torch.float64)).sum().item()
+
+
+def density_of(x, m=0.0, v=1.0):
+    """N(x; m, v) by torch.distributions, a float."""
+    return Normal(m, math.sqrt(v)).log_prob(torch.tensor(x, dtype=torch.float64)).exp().item()
+
+
+def test_likelihood_of_one_gaussian():
+    x = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    m, v = (torch.tensor(s, dtype=torch.float64, requires_grad=True) for s in (3.0, 14 / 3))
+    nll = -Normal(m, v.sqrt()).log_prob(x).mean()
+    nll.backward()
+    assert m.grad.abs() < 1e-12
+    assert v.grad.abs() < 1e-12
+    assert stated(nll.item())
+    assert stated(-Normal(0.0, 1.0).log_prob(x).mean().item())
+
+
+def test_kl_divergences():
+    p, q = Normal(0.0, 1.0), Normal(1.0, 2.0)
+    fair, loaded = Bernoulli(0.5), Bernoulli(0.9)
+    for a, b in ((p, q), (q, p), (fair, loaded), (loaded, fair)):
+        assert stated(kl_divergence(a, b).item())
+    by_quadrature = quad(
+        lambda x: density_of(x) * (math.log(density_of(x)) - math.log(density_of(x, 1.0, 4.0))),
+        *(-9, 9),
+    )[0]
+    assert by_quadrature == pytest.approx(kl_divergence(p, q).item(), abs=1e-6)
+
+
+def test_bits_per_dimension():
+    assert stated(784 * math.log(2), 1)
+    assert stated(utils.bits_per_dim(100.0, 784))
+    assert stated(784 * math.log(256), 1)
+    assert stated(utils.bits_per_dim(86.76, 784))
+    assert stated(86.76 / math.log(2), 1)
+
+
+def test_one_gaussian_for_the_ring():
+    ring = utils.density("ring")
+    mode = MultivariateNormal(torch.zeros(2).double(), 0.01 * torch.eye(2).double()).entropy()
+    cover = MultivariateNormal(torch.zeros(2).double(), 2.01 * torch.eye(2).double())
+    x = ring.sample(200_000, torch.Generator().manual_seed(0)).double()
+    assert x.T.cov().numpy() == pytest.approx(cover.covariance_matrix.numpy(), abs=0.03)
+    assert ring.entropy == pytest.approx(mode.item() + math.log(8), abs=1e-4)
+    assert stated(mode.item())
+    assert stated(ring.entropy)
+    assert stated(cover.entropy().item())
+    assert stated(cover.entropy().item() - ring.entropy)
+    assert stated(math.log(8))
+    on_one_mode = MultivariateNormal(ring.modes[0], 0.01 * torch.eye(2).double())
+    cross_entropy = -on_one_mode.log_prob(x).mean().item()
+    assert cross_entropy == pytest.approx(398.23, rel=0.01)
+    square = (ring.modes - ring.modes[0]).square().sum(1).mean().item() + 2 * 0.01
+    exact = math.log(2 * math.pi * 0.01) + square / 0.02
+    assert stated(exact, 2)
+    assert stated(exact - ring.entropy, 2)
+
+
+def test_changes_of_variables():
+    one = torch.distributions.LogNormal(0.0, 1.0).log_prob(torch.tensor(2.0).double()).exp().item()
+    assert stated(one)
+    assert stated(density_of(math.log(2)))
+    z = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    figure = importlib.import_module("notes.figures.fundamentals_change_of_variables")
+
+    def coupling(z):
+        return figure.forward(z[None])[0][0]
+
+    jacobian = torch.autograd.functional.jacobian(coupling, z)
+    log_normal = Normal(0.0, 1.0).log_prob(z).sum().item()
+    assert stated(coupling(z)[1].item())
+    assert stated(-log_normal)
+    assert stated(-(log_normal - jacobian.slogdet().logabsdet.item()))
+    cube = quad(lambda x: density_of(math.cbrt(x)) / (3 * math.cbrt(x) ** 2), 0, 8)[0]
+    assert cube == pytest.approx(Normal(0.0, 1.0).cdf(torch.tensor(2.0)).item() - 0.5, abs=1e-6)
+
+
+def test_posteriors():
+    low, high = density_of(0.5, -1.0), density_of(0.5, 1.0)
+    assert high / (low + high) == pytest.approx(1 / (1 + math.exp(-1)))
+    assert all(map(stated, (low, high, (low + high) / 2, high / (low + high))))
+    # one dimension, A = 2, b = 0, sigma = 1, x = 3, by quadrature over z
+    evidence, first, second = (
+        quad(lambda z, k=k: z**k * density_of(3.0, 2 * z) * density_of(z), -9, 9)[0]
+        for k in range(3)
+    )
+    assert stated(-math.log(evidence))
+    assert first / evidence == pytest.approx(1.2, abs=1e-6)
+    assert second / evidence - 1.2**2 == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_posterior_of_the_linear_gaussian_model():
+    """notes/01 eqs. (1.21) and (1.23) against conditioning the joint Gaussian of z and x."""
+    g = torch.Generator().manual_seed(0)
+    a, b, x = (torch.randn(*size, generator=g).double() for size in ((5, 3), (5,), (5,)))
+    sigma = 0.7
+    m = a.T @ a + sigma**2 * torch.eye(3)
+    mean, cov = torch.linalg.solve(m, a.T @ (x - b)), sigma**2 * m.inverse()
+    marginal = a @ a.T + sigma**2 * torch.eye(5)
+    gain = a.T @ marginal.inverse()  # of the joint covariance [[I, A^T], [A, marginal]]
+    torch.testing.assert_close(mean, gain @ (x - b))
+    torch.testing.assert_close(cov, torch.eye(3).double() - gain @ a)
+    z = torch.randn(3, generator=g).double()
+    joint = Normal(0.0, 1.0).log_prob(z).sum() + Normal(b + a @ z, sigma).log_prob(x).sum()
+    bayes = MultivariateNormal(b, marginal).log_prob(x) + MultivariateNormal(mean, cov).log_prob(z)
+    torch.testing.assert_close(joint, bayes)
+
+
+def test_how_many_draws_from_the_prior_are_needed():
+    """notes/01 eq. (1.19), by quadrature in one dimension."""
+    sigma = 0.1
+    square = quad(lambda z: density_of(0.0, z, sigma**2) ** 2 * density_of(z), -1, 1)[0]
+    ratio = square / density_of(0.0, 0.0, 1 + sigma**2) ** 2
+    assert ratio == pytest.approx((1 + sigma**2) / (sigma * math.sqrt(2 + sigma**2)), rel=1e-6)
+    exponent = math.floor(32 * math.log10(ratio))
+    assert rf"$\rho = {ratio**32 / 10**exponent:.1f} \cdot 10^{{{exponent}}}$" in read(FUNDAMENTALS)
+
+
+def test_losses_from_logits():
+    logit, white = torch.tensor(-10.0, dtype=torch.float64, requires_grad=True), torch.ones(())
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(logit, white.double())
+    (slope,) = torch.autograd.grad(bce, logit)
+    assert stated(-slope.item(), 5)
+    (slope,) = torch.autograd.grad((logit.sigmoid() - white).square(), logit)
+    assert stated(-slope.item(), 7)
+    (slope,) = torch.autograd.grad((1 - logit.sigmoid()).log(), logit)
+    assert stated(-slope.item(), 7)  # the generator's saturating loss
+    assert torch.tensor(20.0).sigmoid() == 1
+    assert stated(entropy_of([0.5, 0.5]))
+    assert stated(math.sqrt(0.005))
+
+
+def test_pca_of_four_points():
+    x = torch.tensor([[3, 1], [1, 3], [-3, -1], [-1, -3]]).double()
+    _, singular, v = torch.linalg.svd(x, full_matrices=False)
+    assert singular.square().tolist() == pytest.approx([32, 8])
+    codes = (x @ v[0]).abs()
+    assert stated(codes[0].item())
+    assert (x[0] @ v[0] * v[0]).tolist() == pytest.approx([2, 2])
+    assert (x - torch.outer(x @ v[0], v[0])).square().sum().item() == pytest.approx(8)
+
+
+def test_no_space_beats_the_principal_one():
+    """notes/01 eqs. (1.31) to (1.33) at random spaces and at the best one."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 6, generator=g).double() @ torch.randn(6, 6, generator=g).double()
+    values, vectors = torch.linalg.eigh(x.T @ x)  # ascending
+    for trial in range(20):
+        u = (
+            torch.linalg.qr(torch.randn(6, 2, generator=g).double())[0]
+            if trial
+            else vectors[:, -2:]
+        )
+        error = (x - x @ u @ u.T).square().sum().item()
+        trace = (x.T @ x).trace() - (u.T @ x.T @ x @ u).trace()
+        assert error == pytest.approx(trace.item())
+        weights = (u.T @ vectors).square().sum(0)
+        assert weights.sum().item() == pytest.approx(2)
+        assert weights.max() <= 1 + 1e-12
+        assert error >= values[:-2].sum() - 1e-9
+        assert trial or error == pytest.approx(values[:-2].sum().item())
+
+
+def test_auroc_by_hand():
+    pairs = itertools.product((2, 5), (1, 2, 4))
+    won = sum((a > n) + 0.5 * (a == n) for a, n in pairs)
+    assert f"${won} / 6 = {won / 6:.2f}$" in read(FUNDAMENTALS)
+
+
+def test_denoisers():
+    """Tweedie's formula and the least loss, on two points, a Gaussian, and the moons."""
+    weights = [density_of(0.1, c, 0.25) for c in (-1.0, 1.0)]
+    assert stated((weights[1] - weights[0]) / sum(weights))
+    shrink = 1 / (1 + 0.25)
+    assert shrink == pytest.approx(1 - 0.25 * 0.8)
+    floor = quad(lambda y: density_of(y, 0.0, 1.25) * (0.25 * shrink), -9, 9)[0]
+    assert floor == pytest.approx(0.25 - 0.0625 * 0.8, abs=1e-6)
+    moons, sigma = utils.density("moons"), 0.5
+    wide = utils.densities.Dots("noised", moons.centres, std=math.hypot(moons.std, sigma))
+    g = torch.Generator().manual_seed(0)
+    noisy = wide.sample(50, g).double().requires_grad_()
+    (score,) = torch.autograd.grad(wide.log_prob(noisy).sum(), noisy)
+    grid = torch.cartesian_prod(*[torch.arange(-7, 7, 0.2, dtype=torch.float64)] * 2)
+    mass = wide.log_prob(grid.requires_grad_())
+    (field,) = torch.autograd.grad(mass.sum(), grid)
+    square = (mass.exp() * field.square().sum(1)).sum().item() * 0.2**2
+    assert stated(square)
+    assert stated(2 * sigma**2 - sigma**4 * square)
+    assert stated(moons.entropy, 3)
+    # E[x | noisy]: which dot it was, and the mean of two Gaussians' product
+    distance = torch.cdist(noisy, moons.centres).square()
+    dots = (-distance / (2 * wide.std**2)).softmax(dim=1) @ moons.centres
+    share = moons.std**2 / wide.std**2
+    torch.testing.assert_close(
+        noisy + sigma**2 * score, share * noisy + (1 - share) * dots, atol=1e-9, rtol=0
+    )
+
+
+def test_small_noise_changes_the_score_by_order_sigma_squared():
+    """notes/01 eq. (1.48) for N(0, 1), where (p'' / p)' = 2 x."""
+    x, sigma = 1.3, 0.05
+    exact = -x / (1 + sigma**2)
+    assert exact == pytest.approx(-x + sigma**2 / 2 * 2 * x, abs=2 * x * sigma**4)
+
+
+def test_penalties():
+    assert stated(kl_divergence(Bernoulli(0.02), Bernoulli(0.5)).item())
+    on = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    kl_divergence(Bernoulli(torch.tensor(0.02).double()), Bernoulli(on)).backward()
+    assert on.grad.item() == pytest.approx((0.3 - 0.02) / (0.3 * 0.7), rel=1e-6)
+    rows = torch.tensor([[2.0, 0.0], [0.6, 0.8]]).double()  # squared norms 4 and 1
+    bias = torch.tensor([0.5, 0.9]).double().logit()
+    jacobian = torch.autograd.functional.jacobian(
+        lambda x: (rows @ x + bias).sigmoid(), torch.zeros(2).double()
+    )
+    assert stated(jacobian.square().sum().item())
+
+
+def test_adversarial_and_contrastive_bounds():
+    p, q = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.1, 0.1, 0.8]).double()
+    best = p / (p + q)
+    value = (p * best.log() + q * (1 - best).log()).sum()
+    js = (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2
+    assert value.item() == pytest.approx(2 * js - 2 * math.log(2))
+    for other in (best * 0.9, best.sqrt()):
+        assert (p * other.log() + q * (1 - other).log()).sum() < value
+    assert stated(math.log(128))
+    assert stated(math.log(64))
+    joint = torch.tensor([[0.45, 0.05], [0.05, 0.45]]).double()  # of x and y in {0, 1}
+    information = kl(joint.flatten(), joint.sum(1).outer(joint.sum(0)).flatten())
+    bounds = []
+    for k in (2, 4, 8):
+        loss = 0.0
+        for x, *ys in itertools.product(range(2), repeat=1 + k):  # the partner comes first
+            chance = joint[x, ys[0]] * 0.5 ** (k - 1)
+            scores = torch.stack([joint[x, y] / (0.5 * 0.5) for y in ys]).log()
+            loss -= chance.item() * scores.log_softmax(0)[0].item()
+        bounds.append(math.log(k) - loss)
+    assert bounds == sorted(bounds)
+    assert bounds[-1] <= information
+    assert bounds[-1] > 0.8 * information
+
+
+def kl(p, q):
+    """KL(p || q) in nats of probabilities."""
+    return (p * (p / q).log()).sum().item()
+
+
+def test_mean_over_images_and_parameters():
+    assert stated((500 * 0.005 + 500 * 0.005 + 24 * 0.010) / 1024)
+    assert stated((0.005 + 0.005 + 0.010) / 3)
+    model = code_examples.autoencoder.build(code_examples.autoencoder.Config(), (1, 28, 28))
+    parts = [sum(p.numel() for p in m.parameters()) for m in (model.encoder, model.decoder)]
+    for count in (*parts, sum(parts)):
+        assert f"{count:,}" in read(FUNDAMENTALS)
+    assert stated(1 - math.exp(-4.5))  # a normal point of the plane within 3 of the origin
+    assert stated(torch.tensor(1.0).sigmoid().item())

@@ -60,11 +60,26 @@ def every_picture(folder):
             hlines={"PCA": 1.5},
             band={"test": ([0.9, 1.8], [1.1, 2.2])},
             logy=True,
+            ylim=(0.5, 2.0),
         ),
         "bars": plotting.bars({"a": 1.0, "b": -2.0}, folder / "bars.png", ylabel="score"),
         "groups": plotting.bars({"a": {"p": 1}, "b": {"q": 2}}, folder / "g.png", ylabel="score"),
         "scatter": plotting.scatter_2d({"data": z, "model": -z}, folder / "scatter.png"),
         "density": plotting.density_2d(gaussian, folder / "d.png", bounds=bounds, points=z),
+        "lines": plotting.density_2d(
+            {"a": gaussian, "b": gaussian},
+            folder / "lines.png",
+            bounds=bounds,
+            lines={"b": plotting.grid_2d(bounds)},
+            one_scale=False,
+            columns=1,
+        ),
+        "field": plotting.vector_field_2d(
+            {"to 0": lambda x: -x, "turn": lambda x: x.flip(1)},
+            folder / "field.png",
+            bounds=bounds,
+            log_prob=gaussian,
+        ),
         "latent": plotting.latent_scatter(z, torch.arange(50) % 10, folder / "latent.png"),
         "animation": pictures.animation(x, folder / "x.gif", labels=list("abcdefg")),
     }
@@ -185,6 +200,8 @@ def test_input_may_be_half_precision_with_gradient_or_numpy(tmp_path):
         lambda p: plotting.curves({"a": ([1, 2], [1])}, p, xlabel="x", ylabel="y"),
         lambda p: plotting.scatter_2d({"a": torch.zeros(5, 3)}, p),
         lambda p: plotting.density_2d(lambda x: x[:, 0] * float("nan"), p, bounds=(0, 1, 0, 1)),
+        lambda p: plotting.vector_field_2d(lambda x: x[:, :1], p, bounds=(0, 1, 0, 1)),
+        lambda p: plotting.vector_field_2d(lambda x: x / 0, p, bounds=(0, 1, 0, 1)),
         lambda p: plotting.latent_scatter(torch.zeros(5, 2), torch.zeros(4), p),
         lambda p: pictures.animation(torch.zeros(2, 1, 4, 4), p),
         lambda p: pictures.animation([torch.zeros(1, 4, 4), torch.zeros(1, 5, 5)], p),
@@ -278,6 +295,90 @@ def test_density_is_drawn_with_x_across_and_y_upwards():
     expected = np.zeros((4, 4))
     expected[3:, 2:] = 1
     np.testing.assert_array_equal(image, expected)
+
+
+YELLOW, VERMILION, ORANGE = (253, 231, 36), (213, 94, 0), (251, 148, 62)  # highest, line, longest
+
+
+def near(picture, color):
+    """Where the picture has that colour, up to rounding."""
+    return abs(picture - np.array(color)).max(-1) <= 6
+
+
+@pytest.mark.parametrize("one_scale", [True, False])
+def test_one_scale_dims_a_flat_density_and_each_its_own_does_not(tmp_path, one_scale):
+    picture = decoded(
+        plotting.density_2d(
+            {"wide": lambda x: gaussian(x / 3) - np.log(9), "narrow": gaussian},
+            tmp_path / "a.png",
+            bounds=(-3, 3, -3, 3),
+            one_scale=one_scale,
+        )
+    )
+    wide, narrow = np.array_split(picture[:, : int(0.86 * picture.shape[1])], 2, axis=1)
+    assert near(narrow, YELLOW).any()
+    assert near(wide, YELLOW).any() != one_scale
+
+
+def test_columns_stack_panels_and_lines_are_drawn_in_their_panel_only(tmp_path):
+    picture = decoded(
+        plotting.density_2d(
+            {"above": gaussian, "below": gaussian},
+            tmp_path / "a.png",
+            bounds=(-3, 3, -3, 3),
+            lines={"below": torch.tensor([[[1.0, -2.0], [1.0, 2.0]]])},
+            columns=1,
+        )
+    )
+    rows, columns = np.nonzero(near(picture, VERMILION))
+    assert rows.min() > len(picture) / 2
+    assert np.ptp(columns) < 6, "one upright line"
+    assert np.ptp(rows) > 100
+
+
+def test_grid_lines_run_along_one_axis_between_the_bounds():
+    grid = plotting.grid_2d((0, 2, -1, 3), lines=3, dots=5)
+    assert grid.shape == (6, 5, 2)
+    upright, level = grid[:3], grid[3:]
+    assert upright[..., 0].tolist() == [[x] * 5 for x in (0, 1, 2)]
+    assert level[..., 1].tolist() == [[y] * 5 for y in (-1, 1, 3)]
+    assert upright[0, :, 1].tolist() == [-1, 0, 1, 2, 3]
+    assert level[0, :, 0].tolist() == [0, 0.5, 1, 1.5, 2]
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_an_arrow_stands_at_its_point_and_its_head_where_the_vector_points(tmp_path, direction):
+    def field(x):
+        here = (x[:, 0] > 0) & (x[:, 1] > 0)  # one of four arrows, above and to the right
+        return torch.stack([direction * here, 0 * here], dim=1).float()
+
+    path = plotting.vector_field_2d(field, tmp_path / "a.png", bounds=(-1, 1, -1, 1), arrows=2)
+    picture = decoded(path)
+    panel = near(picture, ORANGE)[:, : int(0.85 * picture.shape[1])]  # without the colour bar
+    rows, columns = np.nonzero(panel)
+    assert rows.max() < len(picture) / 2
+    assert columns.min() > 0.4 * panel.shape[1]
+    tall = panel.sum(0)[columns.min() : columns.max() + 1]
+    left, right = np.array_split(tall, 2)
+    assert (right.max() - left.max()) * direction > 10, "the head is wider than the shaft"
+
+
+def test_an_arrow_longer_than_the_longest_is_cut_and_the_others_keep_their_proportion(tmp_path):
+    def length(vector, longest):
+        path = plotting.vector_field_2d(
+            lambda x: torch.tensor([[0.0, 0.0]] * 4 + [[vector, 0.0]] + [[0.0, 0.0]] * 4),
+            tmp_path / "a.png",
+            bounds=(-1, 1, -1, 1),
+            arrows=3,  # of which the one in the middle is not a dot
+            longest=longest,
+        )
+        picture = decoded(path)
+        height, width, _ = picture.shape
+        middle = picture[height // 3 : height // 2, int(0.28 * width) : int(0.68 * width)]
+        return int((np.ptp(middle, axis=-1) > 60).any(0).sum())  # coloured columns
+
+    assert length(9.0, 4.0) == length(4.0, 4.0)
+    assert length(2.0, 4.0) == pytest.approx(length(4.0, 4.0) / 2, rel=0.05)
 
 
 def test_line_labels_that_meet_are_moved_apart(tmp_path):

@@ -12,5 +12,13 @@ from .metrics import (
     ssim,
 )
 from .pictures import animation, image_grid, image_rows, strips
-from .plotting import bars, curves, density_2d, latent_scatter, scatter_2d
+from .plotting import (
+    bars,
+    curves,
+    density_2d,
+    grid_2d,
+    latent_scatter,
+    scatter_2d,
+    vector_field_2d,
+)
 from .run import Run, start

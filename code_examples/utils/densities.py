@@ -56,7 +56,7 @@ class Density:
 
     @cached_property
     def entropy(self) -> float:
-        """Differential entropy -E[log p(x)] in nats; may be negative."""
+        """Differential entropy -E[log p(x)] in nats, notes/01 eq. (1.9); may be negative."""
         raise NotImplementedError
 
 
@@ -83,7 +83,7 @@ class Dots(Density):
         return self.centres.to(eps)[dot] + self.std * eps
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log of the mean of the K Gaussian densities at x (B, 2), (B,) nats."""
+        """Log of the mean of K Gaussian densities at x (B, 2), (B,) nats; notes/01 eq. (1.3)."""
         centres = self.centres.to(_checked(x))
         log_norm = math.log(len(centres) * 2 * math.pi * self.std**2)
         log_kernels = []
@@ -134,7 +134,8 @@ class Pinwheel(Density):
     An arm is drawn along the x axis, mean (2, 0) and std (0.6, 0.2), then every point at radius
     rho turns by 2 pi k / 5 + rate * rho. The turn keeps rho, and in polar coordinates it is
     (rho, theta) -> (rho, theta + f(rho)), whose Jacobian [[1, 0], [f'(rho), 1]] has determinant 1.
-    Areas stay as they are, so the density at x is that of the point turned back.
+    Areas stay as they are, so the density at x is that of the point turned back (notes/01
+    eq. (1.14)).
     """
 
     arms, mean, radial_std, tangential_std, rate = 5, 2.0, 0.6, 0.2, 0.5

@@ -78,7 +78,8 @@ def gaussian_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
     """Squared 2-Wasserstein distance of two Gaussians, >= 0, in squared units of the features.
 
-    |mu1 - mu2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), Heusel et al. 2017, arXiv:1706.08500, eq. (6).
+    |mu1 - mu2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), notes/01 eq. (1.57); Heusel et al. 2017,
+    arXiv:1706.08500, eq. (6).
 
     C1 C2 is not symmetric, and its general matrix root turns complex or fails when a covariance
     lacks rank, as with fewer samples than features. But C1 C2 has the eigenvalues of the symmetric
@@ -234,7 +235,7 @@ def _check_pair(x: Tensor, y: Tensor, smallest: int = 1) -> None:
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each pair of pictures in [0, 1], (B,) dB; inf if equal.
+    """Peak signal-to-noise ratio of pairs in [0, 1], (B,) dB; inf if equal; notes/01 eq. (1.49).
 
     Raises:
         UserError: unless both are (B, C, H, W) of one shape.
@@ -259,12 +260,14 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def bits_per_dim(nats: Tensor | float, dims: int) -> Tensor | float:
-    """Bits a dimension of a negative log-likelihood in nats over `dims` dimensions."""
+    """Bits a dimension of a negative log-likelihood in nats; notes/01 eq. (1.11)."""
     return nats / (dims * math.log(2))
 
 
 def auroc(scores_normal: Tensor, scores_anomaly: Tensor) -> float:
     """Area under the ROC curve: the chance that an anomaly scores above a normal one, ties half.
+
+    notes/01 eq. (1.39).
 
     Raises:
         UserError: if a side is empty or a score is not a number.

@@ -137,6 +137,7 @@ def curves(
     title: str = "",
     logy: bool = False,
     logx: bool = False,
+    ylim: tuple[float, float] | None = None,
     hlines: Mapping[str, float] | None = None,
     band: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     markers: bool = False,
@@ -146,6 +147,7 @@ def curves(
     Args:
         series: Name to (x, y). What is not finite is left out.
         xlabel, ylabel: Quantity with unit.
+        ylim: Lowest and highest y shown, where a curve that runs off would flatten the others.
         hlines: Name to height of dashed reference lines, such as {"PCA 0.0168": 0.0168}.
         band: For some of the series, lowest and highest y at each x, such as over seeds.
         markers: Mark the points themselves, for few measured points.
@@ -167,6 +169,7 @@ def curves(
         ends += _horizontal_lines(axes, hlines)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=textwrap.fill(title, 66))
         axes.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+        axes.set_ylim(ylim)
         axes.margins(x=0.02)
         axes.grid(color="#E4E4E4", linewidth=0.6)
         _plain_log_ticks(axes.xaxis)
@@ -221,23 +224,31 @@ def bars(
 
 
 @contextmanager
-def _panels(path: str | Path, names: Sequence[str], bounds: Bounds, title: str) -> Iterator:
-    """A figure and its named axes, up to four in a row, with equal units over the same bounds."""
-    rows = -(-len(names) // 4)
+def _panels(
+    path: str | Path, names: Sequence[str], bounds: Bounds, title: str, *, columns: int = 4
+) -> Iterator:
+    """A figure and its named axes, some in a row, with equal units over the same bounds."""
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+    rows = -(-len(names) // columns)
     columns = -(-len(names) // rows)
     x_low, x_high, y_low, y_high = bounds
     side = min(3.8, 6.4 / columns)
     tall = side * (y_high - y_low) / (x_high - x_low)
+    longer = (x_low, x_high) if tall < side else (y_low, y_high)
+    ticks = MaxNLocator(6, steps=(1, 2, 5, 10)).tick_values(*longer)  # as far apart along both
     with _figure(path, columns * side + 0.9, rows * (tall + 0.4) + 0.4) as figure:
         if title:
             lines = textwrap.fill(title, int(LETTERS * columns * side))
             figure.suptitle(lines, x=0.02, ha="left", size=LARGE)
-        figure.get_layout_engine().set(w_pad=0.06)
+        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         every = [figure.add_subplot(rows, columns, i + 1) for i in range(len(names))]
         for axes, name in zip(every, names, strict=True):
             axes.set_title(name, size=NORMAL)
             axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high), aspect="equal")
             axes.set(xlabel="$x_1$", ylabel="$x_2$")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MultipleLocator(ticks[1] - ticks[0]))
             axes.label_outer()
             axes.spines[["top", "right"]].set_visible(True)
         yield figure, every
@@ -268,12 +279,31 @@ def scatter_2d(
     return Path(path)
 
 
+def grid_2d(bounds: Bounds, *, lines: int = 13, dots: int = 200) -> Tensor:
+    """Lines of a grid as rows of dots, to be pushed through a map x = f(z) and drawn.
+
+    Returns:
+        (2 lines, dots, 2) float32: first the upright lines from left to right, then the level
+        ones from below; the outermost lie on the bounds.
+    """
+    x_low, x_high, y_low, y_high = bounds
+    x, y = torch.linspace(x_low, x_high, lines), torch.linspace(y_low, y_high, lines)
+    upright = torch.cartesian_prod(x, torch.linspace(y_low, y_high, dots))
+    level = torch.cartesian_prod(y, torch.linspace(x_low, x_high, dots)).flip(1)
+    return torch.cat([upright, level]).view(2 * lines, dots, 2)
+
+
+def _centres(bounds: Bounds, columns: int, rows: int) -> Tensor:
+    """Centres of the cells of a grid, row by row from the lowest y, (rows columns, 2) float32."""
+    x_low, x_high, y_low, y_high = bounds
+    x = x_low + (x_high - x_low) * (torch.arange(columns) + 0.5) / columns
+    y = y_low + (y_high - y_low) * (torch.arange(rows) + 0.5) / rows
+    return torch.cartesian_prod(y, x).flip(1)
+
+
 def _density(log_prob: Callable, bounds: Bounds, side: int = 200) -> np.ndarray:
     """exp(log_prob) at the centres of a grid of side x side cells; row 0 is the lowest y."""
-    x_low, x_high, y_low, y_high = bounds
-    middle = (torch.arange(side) + 0.5) / side
-    x, y = x_low + (x_high - x_low) * middle, y_low + (y_high - y_low) * middle
-    grid = torch.cartesian_prod(y, x).flip(1)
+    grid = _centres(bounds, side, side)
     values = np.concatenate([to_array(log_prob(part)) for part in grid.split(10_000)])
     if np.isnan(values).any():
         raise UserError(
@@ -289,6 +319,9 @@ def density_2d(
     *,
     bounds: Bounds,
     points: Tensor | Mapping[str, Tensor] | None = None,
+    lines: Tensor | Mapping[str, Tensor] | None = None,
+    one_scale: bool = True,
+    columns: int = 4,
     title: str = "",
 ) -> Path:
     """Draw densities over the plane with contours, panels side by side on one colour scale.
@@ -298,25 +331,93 @@ def density_2d(
             several by name.
         bounds: (x_low, x_high, y_low, y_high).
         points: Samples (N, 2) drawn on top, of every panel or by its name.
+        lines: Lines (L, dots, 2) drawn on top, such as `grid_2d` or its image under a map.
+        one_scale: False brightens each panel up to its own highest density, without a colour bar.
+        columns: Most panels in a row.
 
     Raises:
         UserError: A log density is NaN.
     """
+    from matplotlib.collections import LineCollection
+
     panels = log_prob if isinstance(log_prob, Mapping) else {"": log_prob}
     images = [_density(f, bounds) for f in panels.values()]
-    top = max(np.percentile(image, 99.8) for image in images)  # one spike must not darken the rest
+    tops = [np.percentile(image, 99.8) for image in images]  # one spike must not darken the rest
+    if one_scale:
+        tops = [max(tops)] * len(tops)
     over = {"origin": "lower", "extent": bounds}
-    with _panels(path, list(panels), bounds, title) as (figure, every):
-        for axes, name, image in zip(every, panels, images, strict=True):
+    fine = 1 if min(len(panels), columns) < 4 else 0.5  # thinner lines and dots in small panels
+    with _panels(path, list(panels), bounds, title, columns=columns) as (figure, every):
+        for axes, name, image, top in zip(every, panels, images, tops, strict=True):
             shown = axes.imshow(image, vmin=0, vmax=top, **over)
             levels = [f * top for f in (0.1, 0.3, 0.6) if image.min() < f * top < image.max()]
             if levels:
-                axes.contour(image, levels, colors="white", linewidths=0.6, alpha=0.6, **over)
+                look = {"colors": "white", "linewidths": 0.6 * fine, "alpha": 0.6}
+                axes.contour(image, levels, **look, **over)
             cloud = points.get(name) if isinstance(points, Mapping) else points
             if cloud is not None:
-                look = {"color": "white", "alpha": 0.5, "linewidths": 0, "s": 2.5}
+                look = {"color": "white", "alpha": 0.5, "linewidths": 0, "s": 2.5 * fine}
                 axes.scatter(*_points(cloud, "points").T, **look)
-        figure.colorbar(shown, ax=every, label="density", extend="max", pad=0.02)
+            drawn = lines.get(name) if isinstance(lines, Mapping) else lines
+            if drawn is not None:
+                look = {"colors": OKABE_ITO[1], "linewidths": 1.6 if len(drawn) < 6 else 0.8}
+                axes.add_collection(LineCollection(to_array(drawn), **look), autolim=False)
+        if one_scale:
+            figure.colorbar(shown, ax=every, label="density", extend="max", pad=0.02)
+    return Path(path)
+
+
+def vector_field_2d(
+    field: Callable[[Tensor], Tensor] | Mapping[str, Callable[[Tensor], Tensor]],
+    path: str | Path,
+    *,
+    bounds: Bounds,
+    log_prob: Callable[[Tensor], Tensor] | None = None,
+    longest: float | None = None,
+    arrows: int = 24,
+    columns: int = 4,
+    title: str = "",
+) -> Path:
+    """Draw vector fields over the plane as arrows, panels side by side on one scale of lengths.
+
+    An arrow's middle is at its point, and its colour says the vector's length, too.
+
+    Args:
+        field: From points (M, 2), float32 on the CPU, to vectors (M, 2); or several by name.
+        bounds, log_prob, columns: As in `density_2d`; the density is grey, behind the arrows.
+        longest: Vectors longer than this are drawn with this length, so that they do not shrink
+            the others to dots; the longest of all but 5% if not given.
+        arrows: Arrows along the longer side.
+
+    Raises:
+        UserError: A field's vectors are not (M, 2) finite numbers.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    panels = field if isinstance(field, Mapping) else {"": field}
+    x_low, x_high, y_low, y_high = bounds
+    step = max(x_high - x_low, y_high - y_low) / arrows
+    grid = _centres(bounds, round((x_high - x_low) / step), round((y_high - y_low) / step))
+    vectors = [_points(f(grid), f"vectors {name}".strip()) for name, f in panels.items()]
+    lengths = [np.linalg.norm(v, axis=1) for v in vectors]
+    if not np.isfinite(lengths).all():
+        raise UserError("expected finite vectors, got NaN or infinity: narrow the bounds")
+    longest = longest or max(np.percentile(lengths, 95), 1e-12)
+    image = None if log_prob is None else _density(log_prob, bounds)
+    colors = ListedColormap(colormaps["plasma"](np.linspace(0, 0.75, 64)))  # its end is too pale
+    look = {"scale": longest / (1.15 * step), "width": 0.09 * step, "cmap": colors}
+    look |= dict.fromkeys(("units", "angles", "scale_units"), "xy") | {"pivot": "mid"}
+    look |= {"headwidth": 4, "headlength": 4, "headaxislength": 3.6, "clim": (0, longest)}
+    with _panels(path, list(panels), bounds, title, columns=columns) as (figure, every):
+        for axes, v, length in zip(every, vectors, lengths, strict=True):
+            if image is not None:
+                grey = {"cmap": "Greys", "vmin": 0, "vmax": 2 * image.max()}
+                axes.imshow(image, origin="lower", extent=bounds, **grey)
+            v = v * np.minimum(1, longest / np.maximum(length, 1e-12))[:, None]
+            shown = axes.quiver(*to_array(grid).T, *v.T, length, **look)
+        how = {"label": "length of the vector", "extend": "max", "pad": 0.02, "aspect": 30}
+        figure.colorbar(shown, ax=every, **how)
     return Path(path)
 
 

@@ -68,7 +68,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 class Autoencoder(nn.Module):
-    """A picture squeezed into L numbers, and drawn again from them.
+    """A picture squeezed into L numbers, and drawn again from them; notes/01 eq. (1.24).
 
         z = encode(x)         (B, L)        any real number: no activation after the last layer
         logits = decode(z)    (B, C, H, W)  any real number, of whatever z
@@ -140,10 +140,11 @@ class Autoencoder(nn.Module):
 def reconstruction_loss(logits: Tensor, x: Tensor) -> Tensor:
     """Bernoulli cross-entropy of images: summed over pixels, averaged over the batch, in nats.
 
-    -log p(x) = -sum_pixels [ x log s + (1 - x) log(1 - s) ],  s = sigmoid(logits)
+    -log p(x|z) = -sum_pixels [ x log s + (1 - x) log(1 - s) ],  s = sigmoid(logits)
 
-    x may be grey: any number in [0, 1]. The result is finite and exact for logits of any size: a
-    pixel with a logit of 1000 costs 1000 where x is 0.
+    This is notes/01 eq. (1.27), and eq. (1.28) without rounding. x may be grey, any number
+    in [0, 1]. The result is finite and exact for logits of any size: a pixel with a logit of 1000
+    costs 1000 where x is 0.
 
     Args:
         logits: (B, C, H, W), any real number.
@@ -172,7 +173,7 @@ def reconstruction_loss(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def add_noise(x: Tensor, sigma: float) -> Tensor:
-    """x + sigma * eps with eps ~ N(0, I): every pixel of every image gets a draw of its own.
+    """x + sigma * eps with eps ~ N(0, I), one draw for every pixel; notes/01 eq. (1.40).
 
     Args:
         x: Images (B, C, H, W); the caller's tensor stays as it was.
@@ -309,10 +310,10 @@ def mean_error(model: nn.Module, batches: Iterable[Tensor]) -> float:
 
 
 def anomaly_scores(model: nn.Module, x: Tensor) -> Tensor:
-    """How badly each image is drawn: its squared error, summed over its pixels, (B,).
+    """How badly each image is drawn: its squared error, (B,); notes/01 eq. (1.38).
 
-    Higher means stranger. An image's score does not depend on the other images: the model is in
-    eval mode while it is asked, and afterwards in the mode it was in.
+    Summed over the pixels of each image; higher means stranger. An image's score does not depend on
+    the other images: the model is in eval mode while it is asked, and then in the mode it was in.
 
     Args:
         model: Calling it maps images (B, C, H, W) to reconstructions (B, C, H, W).
@@ -346,7 +347,7 @@ def anomaly_scores(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def pca(x: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
-    """Principal component analysis: the L directions along which points spread most.
+    """Principal components: the L directions along which points spread most; notes/01 eq. (1.35).
 
     Computed from all points, exactly (no sampling), whether N or D is larger.
 
@@ -378,7 +379,7 @@ def pca(x: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
 
 
 def pca_reconstruct(x: Tensor, mean: Tensor, components: Tensor) -> Tensor:
-    """Project points onto the plane through `mean` that the components span.
+    """Project points onto the plane through `mean` that the components span; notes/01 eq. (1.35).
 
     Args:
         x: Points (N, D), not necessarily those that gave mean and components.
