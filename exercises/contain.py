@@ -30,6 +30,7 @@ EXCEPTIONS = {  # likely causes
         "Arguments or types do not fit: compare the call with the signature, one by one. If a "
         "method is named, its () are missing."
     ),
+    NotImplementedError: "A module has no forward, or a function does not exist for this type.",
     AttributeError: "The object has no such attribute. If it is None, a `return` is missing.",
     (RuntimeError, IndexError, ValueError): (
         "Often shapes that do not fit: print them just before this line. Which is not what you "

@@ -606,14 +606,15 @@ def test_root_pytest_reports_the_learners_result_apart(clone):
     assert shown.returncode == 0, shown.stdout
     assert "= your exercises =" in shown.stdout
     assert "Exercise 1.4 add_noise: expected that the input stays as it was" in shown.stdout
-    assert "1 solved, 1 failing, 8 not attempted" in shown.stdout
-    assert "2 passed, 8 skipped, 1 failing answers" in shown.stdout
+    left = len(TASKS) - 2
+    assert f"1 solved, 1 failing, {left} not attempted" in shown.stdout
+    assert f"2 passed, {left} skipped, 1 failing answers" in shown.stdout
 
 
 def test_pytest_of_the_exercises_fails_if_an_answer_does(clone):
     shown = run_in(clone, "pytest", "tests/exercises")
     assert shown.returncode == 1
-    assert "1 failed, 1 passed, 8 skipped" in shown.stdout
+    assert f"1 failed, 1 passed, {len(TASKS) - 2} skipped" in shown.stdout
     assert "Exercise 1.4 add_noise: expected that the input stays as it was" in shown.stdout
     assert "grading.py" not in shown.stdout
     chosen = run_in(clone, "pytest", "tests/exercises", "-k", "autoencoder and count_parameters")

@@ -13,6 +13,7 @@ Run:     python -m notes.figures.fundamentals_denoising_score
 Writes:  fundamentals_denoising_score.png
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -39,7 +40,7 @@ class Config(utils.Config):
     lr: float = 1e-2
     """Learning rate at the start; it follows half a cosine down to 0."""
     seeds: int = 3
-    """Networks trained; the picture shows the first."""
+    """Networks trained; the picture shows the first and the errors of two."""
     figures: Path = HERE
     """Where the picture goes."""
 
@@ -124,18 +125,18 @@ def main(config: Config) -> None:
     for name, v in (("mean squared error of the score", errors), ("R^2", shares)):
         print(f"{name}: {mean(v):.5f} ({min(v):.5f} to {max(v):.5f}) over {len(v)} seeds")
 
-    def drawn(seed: int, minus_exact: bool):
-        model = models[seed].float()
-        return lambda x: (
-            learned_score(model, x, config.sigma) - minus_exact * exact_score(p_sigma, x)
-        )
+    networks = [model.float() for model in models]
 
-    errors_of = {f"learned minus exact, seed {k}": drawn(k, True) for k in range(len(models))[:2]}
+    def error_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: learned_score(model, x, config.sigma) - exact_score(p_sigma, x)
+
     path = utils.vector_field_2d(
         {
             "exact score": lambda x: exact_score(p_sigma, x),
-            f"learned score, R² = {shares[0]:.3f}": drawn(0, False),
-            **errors_of,
+            f"learned score, R² = {shares[0]:.3f}": lambda x: learned_score(
+                networks[0], x, config.sigma
+            ),
+            **{f"learned minus exact, seed {k}": error_of(m) for k, m in enumerate(networks[:2])},
         },
         config.figures / "fundamentals_denoising_score.png",
         bounds=(-4.4, 4.4, -3.0, 3.6),

@@ -116,7 +116,7 @@ def main(config: Config) -> None:
             print(f"{density}, {way} fit: KL(p || q) = {p_q:.3f}, KL(q || p) = {q_p:.3f} nats")
             for name, value in (("mean", q.mean), ("covariance", q.covariance_matrix)):
                 print(f"    {name} {[round(v, 4) + 0.0 for v in value.flatten().tolist()]}")
-            title = f"{density}, {way} fit: KL(p‖q) = {p_q:.2f}, KL(q‖p) = {q_p:.2f}"
+            title = f"{density}, {way}: KL(p‖q) = {p_q:.2f}, KL(q‖p) = {q_p:.2f}"
             panels[title], lines[title] = p.log_prob, ellipses(q)
     path = utils.density_2d(
         panels,

@@ -71,7 +71,7 @@ def main(config: Config) -> None:
             print(f"fresh - entropy {mean(losses['fresh'][-1]) - p.entropy:.3f}")
         for kind, values in losses.items():
             means = [mean(v) for v in values]
-            name = f"{kind}, n = {size:,} ({means[-1]:.2f} at K = {config.parts[-1]})"
+            name = f"{kind}, n = {size:,} (to {means[-1]:.2f})"
             series[name] = (config.parts, means)
             band[name] = ([min(v) for v in values], [max(v) for v in values])
     path = utils.curves(
@@ -80,7 +80,7 @@ def main(config: Config) -> None:
         band=band,
         xlabel="Gaussians in the mixture, K",
         ylabel="mean negative log-likelihood (nats)",
-        title="Only the loss on training samples falls below the entropy",
+        title="Only the training loss falls below the entropy",
         hlines={f"entropy {p.entropy:.2f}": p.entropy},
         ylim=(1.9, 3.4),
         logx=True,
