@@ -57,11 +57,11 @@ def progress() -> int:
         )
         return 0
     exercise, task = following
-    first, _ = kit.split_tasks(read(exercise)).get(task.id, (0, 0))
-    lines = kit.section(read(exercise), task.id).splitlines()
-    row = next((i for i, line in enumerate(lines, first + 1) if "NotImplementedError" in line), 1)
+    marks = f'"Exercise {task.id}: ', f"def {task.name}(", f"class {task.name}("
+    lines = read(exercise).splitlines()
+    rows = [i for mark in marks for i, line in enumerate(lines, 1) if mark in line]
     print(f"\nNext: {task} ({task.difficulty}, {task.minutes} minutes)")
-    print(f"  write    {relative(exercise.path)}, line {row}")
+    print(f"  write    {relative(exercise.path)}, line {rows[0] if rows else 1}")
     print(f"  read     {task.read}")
     print(f"  check    python -m exercises check {task.id}")
     print(f"  stuck?   python -m exercises hint {task.id}")
@@ -183,7 +183,7 @@ def grade_all(exercise: kit.Exercise, tasks: list[kit.Task] | tuple[kit.Task, ..
     from . import grading  # takes a second, and hints do not need it
 
     answers = grading.Answers(read(exercise), exercise.path)
-    return [grading.grade(task, answers) for task in tasks]
+    return list(grading.grade_all(tasks, answers))
 
 
 def report(grade) -> None:

@@ -35,6 +35,7 @@ class Failure(Exception):
         cause: What probably went wrong, where the check's docstring is not it.
         title: What this is about, where it is not the check's name.
         where: The learner's line, if one raised an exception.
+        whole_file: Whether no task of the file can be graded.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class Failure(Exception):
         cause: str = "",
         title: str = "",
         where: str = "",
+        whole_file: bool = False,
     ) -> None:
         super().__init__(seen)
         self.seen, self.expected, self.output = seen, expected, output
-        self.cause, self.title, self.where = cause, title, where
+        self.cause, self.title, self.where, self.whole_file = cause, title, where, whole_file
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,12 @@ def expect_equal(value: Any, expected: Tensor, what: str, *, because: str) -> No
 
 
 def _cause(value: Any) -> str:
-    """Why there is no usable value at all, where that is plain to see."""
-    return "The function ends without a `return`." if value is None else ""
+    """Why a value of this type cannot be right, whatever is being checked."""
+    if value is None:
+        return "The function ends without a `return`."
+    return (
+        "" if isinstance(value, Tensor | Real) else "See Returns in the docstring: what comes back?"
+    )
 
 
 def show(value: Any) -> str:

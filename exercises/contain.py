@@ -37,6 +37,10 @@ EXCEPTIONS = {  # likely causes
         "thought? Mind a batch of one, colour, and images that are not square."
     ),
 }
+TOP_LEVEL = (
+    "Lines outside functions run whenever the file is loaded, before any task is graded. Put your "
+    'own trials below `if __name__ == "__main__":`.'
+)
 UNKNOWN = "Read the exception and its line; the docstring says what may come in."
 
 
@@ -53,17 +57,21 @@ class Ended(BaseException):
 
 
 @contextmanager
-def contained(task: kit.Task, path: Path) -> Iterator[None]:
+def contained(task: kit.Task, path: Path, *, loading: bool = False) -> Iterator[None]:
     """Run a learner's code so that being right is the only way to pass.
 
     Whatever it raises becomes a Failure or NotAttempted; what it replaced is put back and reported;
     modes that it left switched are restored.
+
+    Args:
+        loading: The file is being run, not a task's answer: what goes wrong concerns all tasks.
 
     Raises:
         Failure, NotAttempted: in place of anything else, except the user's own Ctrl-C.
     """
     _originals()
     states = torch.is_grad_enabled(), torch.get_default_dtype(), random.getstate()
+    device = torch.get_default_device()
     outcome: BaseException | None = None
     with warnings.catch_warnings(), _process_kept_alive():
         warnings.simplefilter("ignore")
@@ -73,11 +81,13 @@ def contained(task: kit.Task, path: Path) -> Iterator[None]:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is the answer's)
-            outcome = _translated(error, task, path)
+            outcome = _translated(error, task, path, loading)
         finally:
             torch.set_grad_enabled(states[0])
             torch.set_default_dtype(states[1])
             random.setstate(states[2])
+            if torch.get_default_device() != device:
+                torch.set_default_device(None)
     replaced = _put_back()
     if replaced:
         raise Failure(
@@ -90,13 +100,15 @@ def contained(task: kit.Task, path: Path) -> Iterator[None]:
         raise outcome from None
 
 
-def _translated(error: BaseException, task: kit.Task, path: Path) -> Exception:
+def _translated(error: BaseException, task: kit.Task, path: Path, loading: bool) -> Exception:
     """The Failure or NotAttempted that a learner should hear of instead of `error`."""
     if isinstance(error, Failure | NotAttempted):
         return error
     if type(error) is NotImplementedError and str(error).startswith(f"Exercise {task.id}: "):
         part = str(error).partition(": ")[2]
         return NotAttempted(f"{task}: not attempted, {part} still raises its NotImplementedError")
+    if loading:
+        return _while_loading(error, path)
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if Path(f.filename) == path]
     where = f", line {own[-1].lineno} of {path.name}: {own[-1].line}" if own else ""
@@ -123,6 +135,21 @@ def _translated(error: BaseException, task: kit.Task, path: Path) -> Exception:
     )
 
 
+def _while_loading(error: BaseException, path: Path) -> Failure:
+    """The Failure for a file that does not run to its end, so that no task can be graded."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+    where = f", line {own[0].lineno} of {path.name}: {own[0].line}" if own else ""
+    said = f"still running after {SECONDS} seconds" if isinstance(error, TooSlow) else ""
+    return Failure(
+        said or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        "a file that runs to its end when it is loaded",
+        title="the file cannot be loaded",
+        cause=EXCEPTIONS[NameError] if isinstance(error, NameError) else TOP_LEVEL,
+        where=where,
+        whole_file=True,
+    )
+
+
 _RELIED_ON = (
     builtins,
     math,
@@ -144,10 +171,14 @@ def _originals() -> dict[Any, dict[str, Any]]:
     p = torch.nn.Parameter(torch.zeros(1))
     torch.optim.SGD([p]).step()  # on the first step PyTorch itself replaces some of its functions
     owners = (*_RELIED_ON, *_CLASSES)
-    return {
-        owner: {name: v for name, v in vars(owner).items() if callable(v) or owner in _CLASSES}
-        for owner in owners
-    }
+    return {o: {n: v for n, v in vars(o).items() if _matters(o, n, v)} for o in owners}
+
+
+def _matters(owner: Any, name: str, value: Any) -> bool:
+    """Whether a check may rely on it: not private parts, nor how a tensor is printed."""
+    if name.startswith("_"):
+        return owner in (Tensor, checks) and name not in ("__repr__", "__str__", "__format__")
+    return callable(value) or owner in _CLASSES
 
 
 def _put_back() -> list[str]:
@@ -158,7 +189,8 @@ def _put_back() -> list[str]:
         changed = {name: value for name, value in names.items() if now.get(name) is not value}
         for name, value in changed.items():
             setattr(owner, name, value)
-        added = set(now) - set(names) if owner in _CLASSES else ()  # they hide what is inherited
+        inherited = {n for base in getattr(owner, "__mro__", (0,))[1:] for n in vars(base)}
+        added = [n for n in set(now) - set(names) if n in inherited and _matters(owner, n, now[n])]
         for name in added:
             delattr(owner, name)
         found += [f"{owner.__name__}.{name}" for name in (*changed, *added)]

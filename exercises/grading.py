@@ -6,7 +6,7 @@ import linecache
 import sys
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,10 @@ from .contain import NotAttempted, contained
 GRADERS = kit.HERE.parent / "tests" / "exercises"
 
 
+class FileBroken(pytest.fail.Exception):
+    """A learner's file cannot be loaded, so that no task of it can be graded."""
+
+
 @dataclass(frozen=True)
 class Grade:
     """What came of grading one task.
@@ -30,12 +34,14 @@ class Grade:
     Attributes:
         check: The name of the check that failed; "" if none did.
         message: For the learner, ready to print; "" if the answer passes.
+        whole_file: Whether the file cannot even be loaded, so that every task says the same.
     """
 
     task: kit.Task
     state: Literal["not attempted", "failing", "passing"]
     check: str = ""
     message: str = ""
+    whole_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def grade(task: kit.Task, answers: Answers, *, seed: int = 0) -> Grade:
     checks = tuple(CHECKS[task.id].items())  # a copy that no answer can reach
     name, function = "", None
     try:
-        with contained(task, answers.path):
+        with contained(task, answers.path, loading=True):
             answer = getattr(load(task, answers), task.name)
         for name, function in checks:  # noqa: B007 (the handlers below use the name)
             run_check(task, function, answer, answers.path, seed)
@@ -74,7 +80,8 @@ def grade(task: kit.Task, answers: Answers, *, seed: int = 0) -> Grade:
         return Grade(task, "not attempted", name, f"{unsolved}{remedy}")
     except Failure as failure:
         known = known_mistake(task, function, failure, seed) if function else ""
-        return Grade(task, "failing", name, message(task, function, failure, known))
+        text = message(task, function, failure, known)
+        return Grade(task, "failing", name, text, failure.whole_file)
     return Grade(task, "passing")
 
 
@@ -113,12 +120,14 @@ def load(task: kit.Task, answers: Answers) -> types.ModuleType:
     try:
         module = run_text(answers.text, answers.path, f"exercise_{home.number}")
     except SyntaxError as error:
-        line = lines[error.lineno - 1].strip() if 0 < (error.lineno or 0) <= len(lines) else ""
+        row = error.lineno or 1
+        line = lines[row - 1].strip() if row <= len(lines) else ""
         raise Failure(
-            f"{error.msg}, line {error.lineno} of {answers.path.name}: {line}",
+            f"{error.msg}, line {row} of {answers.path.name}: {line}",
             "a file that Python can read",
             title="the file cannot be read",
             cause="Python stops at this line or just above it; no task can be graded until then.",
+            whole_file=True,
         ) from None
     if not callable(module.__dict__.get(task.name)) and task.name not in answers.replaced:
         raise Failure(
@@ -214,9 +223,22 @@ def message(task: kit.Task, check: Callable | None, failure: Failure, known: str
     return "\n".join(lines)
 
 
+def grade_all(tasks: Sequence[kit.Task], answers: Answers) -> Iterator[Grade]:
+    """Grade tasks of one file; if it cannot be loaded, only the first of them says so."""
+    for number, task in enumerate(tasks):
+        result = grade(task, answers)
+        yield result
+        if result.whole_file:
+            reason = f"not graded until {answers.path.name} can be loaded"
+            for other in tasks[number + 1 :]:
+                yield Grade(other, "not attempted", message=f"{other}: {reason}", whole_file=True)
+            return
+
+
 def settle(result: Grade) -> None:
     """Turn a grade into pytest's outcome: a skip, a failure without a stack, or nothing."""
     if result.state == "not attempted":
         pytest.skip(result.message)
     if result.state == "failing":
-        pytest.fail(result.message, pytrace=False)
+        kind = FileBroken if result.whole_file else pytest.fail.Exception
+        raise kind(result.message, pytrace=False)

@@ -6,7 +6,9 @@ exercises/ does not matter here; tests/exercises/ grades that.
 
 import dataclasses
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -297,11 +299,13 @@ def test_a_forgotten_return_is_named():
 
 def test_an_endless_loop_is_stopped(monkeypatch):
     monkeypatch.setattr(contain, "SECONDS", 0.3)
-    stubborn = "while True:\n    try:\n        x = x + 1\n    except Exception:\n        pass"
+    before = signal.getsignal(signal.SIGALRM)
+    stubborn = "try:\n    while True:\n        x = x + 1\nexcept Exception:\n    return x"
     result = grade(task_named("1.4"), written("1.4", stubborn))
     assert result.state == "failing"
     assert "no result after 0.3 seconds" in result.message
     assert grade(task_named("1.4")).state == "passing"
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_modes_that_an_answer_leaves_switched_are_restored():
@@ -312,6 +316,49 @@ def test_modes_that_an_answer_leaves_switched_are_restored():
     before = torch.get_rng_state()
     grade(task_named("1.4"))
     assert torch.equal(torch.get_rng_state(), before)
+    task, path, state = task_named("1.4"), home(task_named("1.4")).path, random.getstate()
+    with contain.contained(task, path):
+        torch.set_grad_enabled(False)
+        torch.set_default_device("meta")
+        random.seed(1)
+    assert torch.is_grad_enabled()
+    assert torch.get_default_device() == torch.device("cpu")
+    assert random.getstate() == state
+    with torch.no_grad(), contain.contained(task, path):
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import copy\nreturn copy.copy(x) + sigma * torch.randn_like(x)",
+        "import copy\nreturn copy.deepcopy(x) + sigma * torch.randn_like(x)",
+        "import warnings\nwarnings.warn('old')\nreturn x + sigma * torch.randn_like(x)",
+        "torch.Tensor.__repr__ = lambda t: 'a tensor'\nreturn x + sigma * torch.randn_like(x)",
+        "torch.Tensor.size_ = property(len)\nreturn x + sigma * torch.randn_like(x)",
+    ],
+)
+def test_harmless_habits_pass(body):
+    kept = torch.Tensor.__repr__
+    try:
+        result = grade(task_named("1.4"), written("1.4", body))
+    finally:
+        torch.Tensor.__repr__ = kept
+        vars(torch.Tensor).get("size_") and delattr(torch.Tensor, "size_")
+    assert result.state == "passing", result.message
+
+
+def test_only_the_same_output_is_called_a_known_mistake():
+    task = task_named("1.4")
+    function = checks.CHECKS["1.4"]["the_noise_has_mean_0"]
+    known = checks.WRONG["1.4"]["uniform"]
+    answers = grading.Answers(home(task).source, home(task).path, {task.name: known.answer})
+    with pytest.raises(checks.Failure) as caught:
+        grading.run_check(task, function, known.answer, answers.path, 0)
+    failure = caught.value
+    assert known.says in grading.known_mistake(task, function, failure, 0)
+    failure.output = failure.output + 0.01
+    assert grading.known_mistake(task, function, failure, 0) == ""
 
 
 # --- What a failure says
@@ -362,8 +409,27 @@ def test_a_file_that_python_cannot_read_says_where():
     result = grade(task_named("1.1"), written("1.4", "return x +"))
     assert result.state == "failing"
     assert "the file cannot be read" in result.message
-    assert "return x +" in result.message
-    assert "line " in result.message
+    assert "of 01_autoencoder_exercise.py: return x +" in " ".join(result.message.split())
+    assert grade(task_named("1.1"), "x = '\0'").state == "failing"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("add_noise(None, 1.0)", 'Put your own trials below `if __name__ == "__main__":`'),
+        ("import time; time.sleep(60)", "still running after 0.3 seconds"),
+        ("y = nothing", "neither defined nor imported"),
+        ("return x +", "the file cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_one_failure(line, said, monkeypatch):
+    monkeypatch.setattr(contain, "SECONDS", 0.3)
+    exercise = kit.exercise(1)
+    text = exercise.skeleton + f"\n\n{line}\n"
+    grades = list(grading.grade_all(exercise.tasks, grading.Answers(text, exercise.path)))
+    assert [g.state for g in grades] == ["failing"] + ["not attempted"] * 9
+    assert said in " ".join(grades[0].message.split())
+    assert "not graded until 01_autoencoder_exercise.py can be loaded" in grades[-1].message
 
 
 def test_a_renamed_answer_is_missed():

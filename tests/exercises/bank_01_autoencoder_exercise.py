@@ -508,14 +508,14 @@ def noise_on_the_code(model, x, sigma):
     return solution.reconstruction_loss(model.decode(z), x)
 
 
-@wrong("1.5", "the_target_is_clean")
+@wrong("1.5", "without_noise_it_is_the_reconstruction_loss")
 def probabilities_for_logits(model, x, sigma):
     """`model(...)` returns probabilities, and the loss applies the sigmoid to them again: use
     model.decode(model.encode(...))."""
     return solution.reconstruction_loss(model(solution.add_noise(x, sigma)), x)
 
 
-@wrong("1.5", "the_target_is_clean")
+@wrong("1.5", "without_noise_it_is_the_reconstruction_loss")
 def learns_the_noise(model, x, sigma):
     """The target is the noise. Predicting it is chapter 4; here the clean picture is asked for."""
     noisy = solution.add_noise(x, sigma)

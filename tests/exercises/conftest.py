@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from exercises.grading import FileBroken
+
 HERE = Path(__file__).parent
 LEARNER = pytest.StashKey[dict]()  # task id -> outcome and message
+BROKEN = pytest.StashKey[set]()  # files of which that has been said already
 APART = pytest.StashKey[bool]()  # whether the repository's own tests run as well
 OUTCOMES = {"passed": "solved", "failed": "failing", "skipped": "not attempted"}
 
 
 def pytest_collection_modifyitems(session, config, items):
-    config.stash[LEARNER] = {}
+    config.stash[LEARNER], config.stash[BROKEN] = {}, set()
     config.stash[APART] = any(HERE not in item.path.parents for item in items)
 
 
@@ -25,6 +28,12 @@ def pytest_runtest_makereport(item, call):
     if item.originalname != "test_your_answer" or (call.when != "call" and not report.failed):
         return report
     task = item.callspec.params["task"]
+    if report.failed and isinstance(call.excinfo.value, FileBroken):
+        said, place = item.config.stash[BROKEN], (str(item.path), item.location[1])
+        if item.path in said:  # once is enough
+            report.outcome = "skipped"
+            report.longrepr = (*place, f"{task}: not graded until the file can be loaded")
+        said.add(item.path)
     item.config.stash[LEARNER][task.id] = (report.outcome, report.longrepr)
     if report.failed and item.config.stash[APART]:
         report.outcome = "skipped"
