@@ -169,7 +169,7 @@ def mean_error(model: nn.Module, batches: Iterable[Tensor]) -> float:
     """Mean squared error per pixel over all images of all batches, without touching the model.
 
     Every image counts the same, in whichever batch it comes. The model is in eval mode while it is
-    measured, and afterwards in the mode it was in; no gradient graph is built.
+    measured, and afterwards in the mode it was in; no gradient graph is built (torch.no_grad).
 
     Args:
         model: Calling it maps images (B, C, H, W) to reconstructions (B, C, H, W).
@@ -215,7 +215,7 @@ def pca(x: Tensor, latent_dim: int) -> tuple[Tensor, Tensor]:
         latent_dim: L, at most min(N - 1, D).
 
     Returns:
-        mean: (D,), the mean of the points.
+        mean: (D,), the mean of the points, of x's dtype like the components.
         components: (L, D), orthonormal rows, in order of falling variance; each row's sign is free.
     """
     raise NotImplementedError("Exercise 1.9: pca")

@@ -43,7 +43,7 @@ def progress() -> int:
     for exercise in kit.exercises():
         with contextlib.redirect_stdout(io.StringIO()):  # whatever the answers print
             grades = grade_all(exercise, exercise.tasks)
-        marks = "".join(color(MARKS[g.state], g.state) for g in grades)
+        marks = "".join(mark(g.state) for g in grades)
         open_ = [g.task for g in grades if g.state != "passing"]
         left = f"about {sum(t.minutes for t in open_)} minutes to go" if open_ else "all solved"
         print(f"{exercise.title:<32} {marks}  {len(grades) - len(open_)} of {len(grades)}, {left}")
@@ -58,7 +58,7 @@ def progress() -> int:
         return 0
     exercise, task = following
     marks = f'"Exercise {task.id}: ', f"def {task.name}(", f"class {task.name}("
-    lines = read(exercise).splitlines()
+    lines = exercise.path.read_text(encoding="utf-8").split("\n")
     rows = [i for mark in marks for i, line in enumerate(lines, 1) if mark in line]
     print(f"\nNext: {task} ({task.difficulty}, {task.minutes} minutes)")
     print(f"  write    {relative(exercise.path)}, line {rows[0] if rows else 1}")
@@ -83,7 +83,8 @@ def hint(id: str) -> int:
     _, task = find(id)
     seen = remembered()
     shown = seen[task.id] = min(seen.get(task.id, 0) + 1, len(task.hints))
-    remember(seen)
+    with contextlib.suppress(OSError):  # a hint can be read all the same
+        remember(seen)
     print(f"{task}: hint {shown} of {len(task.hints)}")
     for number, text in enumerate(task.hints[:shown], 1):
         print(filled(text, f"  {number}. "))
@@ -103,7 +104,7 @@ def solution(id: str) -> int:
     if grade.state != "passing" and not seen.get(asked):
         try:
             answer = input(f"{task} is {grade.state}. Show the solution all the same? [y/N] ")
-        except EOFError:
+        except (EOFError, RuntimeError):  # nobody is there to answer
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
             print(f"\nGood. A hint instead: python -m exercises hint {task.id}")
@@ -120,7 +121,7 @@ def reset(word: str) -> int:
     ((exercise, tasks),) = chosen(word)
     new = exercise.skeleton
     if "." in word:
-        new = replaced(read(exercise), tasks[0], exercise)
+        new = replaced(exercise.path.read_text(encoding="utf-8"), tasks[0], exercise)
     if exercise.path.exists() and exercise.path.read_bytes() == new.encode():
         print(f"{word} is unsolved already: nothing to reset")
         return 0
@@ -147,11 +148,15 @@ def watch(word: str | None, *, pause: float = 0.5, rounds: int | None = None) ->
                 continue
             stamps[exercise.path] = stamp
             print(f"\n{datetime.now():%H:%M:%S}  {exercise.title}")
-            grades = grade_all(exercise, tasks)
+            try:
+                grades = grade_all(exercise, tasks)
+            except WrongWord as error:  # an editor may be in the midst of saving
+                print(error)
+                continue
             for grade in grades:
                 if grade.state == "failing":
                     report(grade)
-            print("".join(color(MARKS[g.state], g.state) for g in grades))
+            print("".join(mark(g.state) for g in grades))
             open_ = [g.task for g in grades if g.state == "not attempted"]
             if open_:
                 print(f"next: {open_[0]} ({open_[0].difficulty}, {open_[0].minutes} minutes)")
@@ -162,7 +167,11 @@ def watch(word: str | None, *, pause: float = 0.5, rounds: int | None = None) ->
 
 def build(*, only_check: bool) -> int:
     """Write the skeletons of all solutions, or say which are not up to date; 1 if one is not."""
-    stale = [e for e in kit.exercises() if not e.path.exists() or read(e) != e.skeleton]
+    stale = [
+        e
+        for e in kit.exercises()
+        if not e.path.exists() or e.path.read_bytes() != e.skeleton.encode()
+    ]
     for exercise in stale:
         if only_check:
             print(f"{relative(exercise.path)} is stale: python -m exercises build makes it anew")
@@ -182,7 +191,10 @@ def grade_all(exercise: kit.Exercise, tasks: list[kit.Task] | tuple[kit.Task, ..
     """Grade these tasks of the learner's file, each alone."""
     from . import grading  # takes a second, and hints do not need it
 
-    answers = grading.Answers(read(exercise), exercise.path)
+    try:
+        answers = grading.read(exercise)
+    except grading.FileBroken as error:
+        raise WrongWord(str(error)) from None
     return list(grading.grade_all(tasks, answers))
 
 
@@ -192,9 +204,9 @@ def report(grade) -> None:
         print(color(grade.message, "failing"))
     elif grade.state == "passing":
         remark = f"right. Why it is so: python -m exercises solution {grade.task.id}"
-        print(f"{color(MARKS[grade.state], grade.state)} {grade.task}: {remark}")
+        print(f"{mark(grade.state)} {grade.task}: {remark}")
     else:
-        print(f"{color(MARKS[grade.state], grade.state)} {grade.message}")
+        print(f"{mark(grade.state)} {grade.message}")
 
 
 def chosen(word: str | None) -> Iterator[tuple[kit.Exercise, tuple[kit.Task, ...]]]:
@@ -230,19 +242,6 @@ def find(id: str) -> tuple[kit.Exercise, kit.Task]:
         raise WrongWord(str(error)) from None
 
 
-def read(exercise: kit.Exercise) -> str:
-    """The learner's file.
-
-    Raises:
-        WrongWord: if it cannot be read.
-    """
-    try:
-        return exercise.path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        remedy = f"python -m exercises reset {exercise.number} writes it anew"
-        raise WrongWord(f"cannot read {relative(exercise.path)} ({error}): {remedy}") from None
-
-
 def replaced(old: str, task: kit.Task, exercise: kit.Exercise) -> str:
     """The learner's text with one task's part as in the skeleton.
 
@@ -255,9 +254,9 @@ def replaced(old: str, task: kit.Task, exercise: kit.Exercise) -> str:
             f"python -m exercises reset {exercise.number} resets the whole file"
         )
     first, last = kit.split_tasks(old)[task.id]
-    lines, fresh = old.splitlines(), exercise.skeleton.splitlines()
+    lines, fresh = old.split("\n"), exercise.skeleton.split("\n")
     begin, end = kit.split_tasks(exercise.skeleton)[task.id]
-    return "\n".join([*lines[:first], *fresh[begin:end], *lines[last:]]) + "\n"
+    return "\n".join([*lines[:first], *fresh[begin:end], *lines[last:]])
 
 
 def backup(exercise: kit.Exercise) -> Path | None:
@@ -301,6 +300,15 @@ def filled(text: str, label: str) -> str:
     return textwrap.fill(text, 98, initial_indent=label, subsequent_indent=" " * len(label))
 
 
+def mark(state: str) -> str:
+    """One coloured letter for a state; a plain one where the terminal's encoding has no squares."""
+    try:
+        MARKS[state].encode(sys.stdout.encoding or "ascii")
+        return color(MARKS[state], state)
+    except UnicodeEncodeError:
+        return color({"passing": "#", "failing": "x", "not attempted": "-"}[state], state)
+
+
 def color(text: str, state: str) -> str:
     """The text in the state's colour on a terminal, plain elsewhere."""
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
@@ -312,7 +320,7 @@ def main(words: list[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 1 if an answer fails, 2 for a wrong word."""
     parser = argparse.ArgumentParser(
         "python -m exercises",
-        description=__doc__.partition("\n")[2],
+        description=(__doc__ or "").partition("\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [check | hint | solution | reset | watch | build] [3 | 3.2]",
     )
@@ -338,8 +346,6 @@ def main(words: list[str] | None = None) -> int:
         "watch": lambda: watch(flags.what),
         "build": lambda: build(only_check=flags.check),
     }
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without □ shows ?
     try:
         return commands[flags.command]()
     except WrongWord as error:
@@ -348,6 +354,12 @@ def main(words: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         remedy = "in the repository, `make test` sets up .venv; then: source .venv/bin/activate"
         print(f"error: this Python has no {error.name}: {remedy}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"error: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped")

@@ -95,8 +95,14 @@ def right(task_id: str) -> Callable:
     return register
 
 
-def as_tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
+def as_tensor(
+    value: Any, shape: tuple[int, ...], what: str, *, shape_is_said: bool = True
+) -> Tensor:
     """`value` as a plain tensor, for a check to compute with; its gradient graph is kept.
+
+    Args:
+        shape_is_said: False in a check about shapes, whose docstring knows a wrong one's cause
+            better than SHAPE does.
 
     Raises:
         Failure: if it is no tensor of this shape, or has a number that is not finite.
@@ -105,7 +111,7 @@ def as_tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
         raise Failure(f"{what} is {show(value)}", f"a tensor of shape {shape}", cause=_cause(value))
     if tuple(value.shape) != shape:
         seen, expected = f"{what} has shape {tuple(value.shape)}", f"shape {shape}"
-        raise Failure(seen, expected, output=value)
+        raise Failure(seen, expected, output=value, cause=SHAPE if shape_is_said else "")
     if not value.isfinite().all():
         raise Failure(f"{what} is {show(value)}", "finite numbers", output=value)
     return value
@@ -127,6 +133,9 @@ def as_number(value: Any, what: str) -> float:
     if not isinstance(value, Real) or not math.isfinite(value):
         raise Failure(f"{what} is {show(value)}", "a finite number", cause=_cause(value))
     return float(value)
+
+
+SHAPE = "The shape is not the one under Returns: which dimensions are summed, and which stay?"
 
 
 def expect(condition: bool, seen: str, expected: str, *, output: Any = None) -> None:
@@ -155,8 +164,9 @@ def expect_close(
     expected = expected.detach().to(torch.float64)
     error = (value.to(torch.float64) - expected).abs() - tol * expected.abs()
     if not bool((error <= tol).all()):  # so written that NaN fails
-        said = f"{show(expected)}{f': {because}' if because else ''}"
-        raise Failure(f"{what} is {show(value)}", said, output=value)
+        digits = next((d for d in range(4, 9) if show(value, d) != show(expected, d)), 9)
+        said = f"{show(expected, digits)}{f': {because}' if because else ''}"
+        raise Failure(f"{what}: {show(value, digits)}", said, output=value)
 
 
 def expect_equal(value: Any, expected: Tensor, what: str, *, because: str) -> None:
@@ -181,16 +191,16 @@ def _cause(value: Any) -> str:
     )
 
 
-def show(value: Any) -> str:
-    """A value in a few words: numbers with four digits, larger tensors by shape and range."""
+def show(value: Any, digits: int = 4) -> str:
+    """A value in a few words: numbers with so many digits, larger tensors by shape and range."""
     if isinstance(value, Tensor):
         value = value.detach()
         if value.ndim == 0:
-            return show(value.item())
+            return show(value.item(), digits)
         if value.numel() <= 6:
-            return str([float(f"{v:.4g}") for v in value.flatten().tolist()])
-        low, high = (f"{v:.4g}" for v in (value.min().item(), value.max().item()))
+            return str([float(f"{v:.{digits}g}") for v in value.flatten().tolist()])
+        low, high = (f"{v:.{digits}g}" for v in (value.min().item(), value.max().item()))
         return f"a tensor {tuple(value.shape)} with numbers from {low} to {high}"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.{digits}g}"
     return f"{type(value).__name__} {value!r:.60}" if value is not None else "None"

@@ -24,7 +24,8 @@ from . import checks, kit
 from .checks import Failure
 
 SECONDS = 10  # an answer that takes longer is stopped
-EXCEPTIONS = {  # likely causes
+EXCEPTIONS = {  # likely causes; the first class that fits counts
+    RecursionError: "A function calls itself without end.",
     NameError: "This name is neither defined nor imported in the file.",
     TypeError: (
         "Arguments or types do not fit: compare the call with the signature, one by one. If a "
@@ -69,7 +70,7 @@ def contained(task: kit.Task, path: Path, *, loading: bool = False) -> Iterator[
     Raises:
         Failure, NotAttempted: in place of anything else, except the user's own Ctrl-C.
     """
-    _originals()
+    before = _relied_on()
     states = torch.is_grad_enabled(), torch.get_default_dtype(), random.getstate()
     device = torch.get_default_device()
     outcome: BaseException | None = None
@@ -88,7 +89,7 @@ def contained(task: kit.Task, path: Path, *, loading: bool = False) -> Iterator[
             random.setstate(states[2])
             if torch.get_default_device() != device:
                 torch.set_default_device(None)
-    replaced = _put_back()
+    replaced = _put_back(before)
     if replaced:
         raise Failure(
             f"the answer replaces {', '.join(replaced)}",
@@ -126,6 +127,14 @@ def _translated(error: BaseException, task: kit.Task, path: Path, loading: bool)
         return Failure(seen, expected, title=title, cause=cause, where=where)
     text = " ".join(str(error).split())[:300]
     cause = next((said for kind, said in EXCEPTIONS.items() if isinstance(error, kind)), UNKNOWN)
+    if "dtype" in text or ("type" in text and "Double" in text):
+        cause = "float32 meets float64: make new tensors of x's dtype, as `randn_like(x)` does."
+    if "does not require grad" in text:
+        cause = "The graph is cut: by `.item()`, `.detach()`, `torch.no_grad()` or a new tensor."
+    if type(error).__name__ == "BdbQuit":
+        cause = "A breakpoint() is left in the answer."
+    if not own:
+        cause = "The check could not use what the answer returned: see Returns in the docstring."
     return Failure(
         f"{type(error).__name__}: {text}",
         "a result without an exception",
@@ -166,12 +175,17 @@ _CLASSES = (Tensor, torch.nn.Module, torch.optim.Optimizer, torch.optim.SGD)
 
 
 @cache
-def _originals() -> dict[Any, dict[str, Any]]:
-    """Every function and class that checks may rely on, as it is before any answer runs."""
-    p = torch.nn.Parameter(torch.zeros(1))
-    torch.optim.SGD([p]).step()  # on the first step PyTorch itself replaces some of its functions
+def _names() -> dict[Any, tuple[str, ...]]:
+    """What there is to rely on, by owner, before any answer has run."""
+    # on the first step PyTorch itself replaces some of its functions
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]).step()
     owners = (*_RELIED_ON, *_CLASSES)
-    return {o: {n: v for n, v in vars(o).items() if _matters(o, n, v)} for o in owners}
+    return {o: tuple(n for n, v in vars(o).items() if _matters(o, n, v)) for o in owners}
+
+
+def _relied_on() -> dict[Any, dict[str, Any]]:
+    """Every function and class that checks may rely on, as it is now."""
+    return {owner: {n: vars(owner).get(n) for n in names} for owner, names in _names().items()}
 
 
 def _matters(owner: Any, name: str, value: Any) -> bool:
@@ -181,10 +195,10 @@ def _matters(owner: Any, name: str, value: Any) -> bool:
     return callable(value) or owner in _CLASSES
 
 
-def _put_back() -> list[str]:
+def _put_back(before: dict[Any, dict[str, Any]]) -> list[str]:
     """Undo what an answer replaced; return the names."""
     found = []
-    for owner, names in _originals().items():
+    for owner, names in before.items():
         now = vars(owner)
         changed = {name: value for name, value in names.items() if now.get(name) is not value}
         for name, value in changed.items():

@@ -115,7 +115,7 @@ def load(task: kit.Task, answers: Answers) -> types.ModuleType:
         Failure: if the file cannot be run or does not define the task.
     """
     home, _ = kit.task(task.id)
-    lines, name = answers.text.splitlines(keepends=True), str(answers.path)
+    lines, name = [f"{line}\n" for line in answers.text.split("\n")], str(answers.path)
     linecache.cache[name] = (len(answers.text), None, lines, name)  # for messages
     try:
         module = run_text(answers.text, answers.path, f"exercise_{home.number}")
@@ -213,7 +213,8 @@ def message(task: kit.Task, check: Callable | None, failure: Failure, known: str
     if title.endswith("that"):
         title += f" {check.__name__.replace('_', ' ')}" if check else " the file runs"
     parts = {"seen": failure.seen + failure.where, "expected": failure.expected}
-    parts["mistake" if known else "likely"] = known or likely
+    certain = failure.output is not None  # else only the symptom is the same, not the output
+    parts[("mistake" if certain else "perhaps") if known else "likely"] = known or likely
     parts["read"] = f"{task.read}; or ask: python -m exercises hint {task.id}"
     lines = [f"Exercise {task}: {title}"]
     for label, text in parts.items():
@@ -233,6 +234,21 @@ def grade_all(tasks: Sequence[kit.Task], answers: Answers) -> Iterator[Grade]:
             for other in tasks[number + 1 :]:
                 yield Grade(other, "not attempted", message=f"{other}: {reason}", whole_file=True)
             return
+
+
+def read(exercise: kit.Exercise) -> Answers:
+    """The learner's file.
+
+    Raises:
+        FileBroken: if it is missing or not UTF-8.
+    """
+    try:
+        return Answers(exercise.path.read_text(encoding="utf-8"), exercise.path)
+    except OSError as error:
+        remedy = f"python -m exercises reset {exercise.number} writes it anew"
+        raise FileBroken(f"cannot read {exercise.path.name} ({error.strerror}): {remedy}") from None
+    except UnicodeDecodeError:
+        raise FileBroken(f"{exercise.path.name} is not UTF-8: save it as UTF-8") from None
 
 
 def settle(result: Grade) -> None:

@@ -89,7 +89,7 @@ def make_skeleton(source: str) -> str:
     """
     functions = _functions(source)
     lines, task, inside = [], None, False
-    for number, line in enumerate(source.splitlines(), 1):
+    for number, line in enumerate(source.split("\n"), 1):
         word = line.strip()
         if banner := BANNER.match(line):
             task = banner[1]
@@ -108,7 +108,7 @@ def make_skeleton(source: str) -> str:
             lines.append(line)
     if inside:
         raise ValueError(f"expected `{END}` after the last `{BEGIN}`")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def split_tasks(text: str) -> dict[str, tuple[int, int]]:
@@ -116,7 +116,7 @@ def split_tasks(text: str) -> dict[str, tuple[int, int]]:
 
     Lines are counted from 0, the last is excluded. A task reaches from its banner to the next one.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     starts = [(i, m[1]) for i, line in enumerate(lines) if (m := BANNER.match(line))]
     ends = [i for i, _ in starts[1:]] + [len(lines)]
     return {task: (start, end) for (start, task), end in zip(starts, ends, strict=False)}
@@ -125,7 +125,7 @@ def split_tasks(text: str) -> dict[str, tuple[int, int]]:
 def section(text: str, id: str) -> str:
     """A task's part of a skeleton, an answer or a solution; "" if its banner is not there."""
     first, last = split_tasks(text).get(id, (0, 0))
-    return "\n".join(text.splitlines()[first:last])
+    return "\n".join(text.split("\n")[first:last])
 
 
 @cache
@@ -165,8 +165,8 @@ def task(id: str) -> tuple[Exercise, Task]:
 
 def _read(path: Path) -> Exercise:
     """Read a solution file."""
-    source = path.read_text()
-    lines, tasks = source.splitlines(), []
+    source = path.read_text(encoding="utf-8")
+    lines, tasks = source.split("\n"), []
     for first, last in split_tasks(source).values():
         id, name, difficulty, minutes = BANNER.match(lines[first]).groups()
         notes: dict[str, list[str]] = {"hint": [], "why": [], "read": []}

@@ -205,7 +205,7 @@ def test_a_task_is_graded_alone(task):
 
 CHEATS = {
     "pytest.skip": "import pytest; pytest.skip('done')",
-    "pytest.exit": "import pytest; pytest.exit('done', returncode=0)",
+    "pytest.exit": "import pytest; pytest.exit('done', returncode=3)",
     "pytest.xfail": "import pytest; pytest.xfail('done')",
     "unittest.SkipTest": "import unittest; raise unittest.SkipTest('done')",
     "sys.exit": "import sys; sys.exit(0)",

@@ -181,10 +181,6 @@ class HiddenLayers(Base):
         del self.decoder
         self.layers = layers
 
-    def double(self):
-        self.layers = [layer.double() for layer in self.layers]
-        return super().double()
-
     def decode(self, z):
         for layer in self.layers:
             z = layer(z)

@@ -27,8 +27,7 @@ TASKS = kit.exercise(1).tasks
 
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_your_answer(task):
-    path = kit.exercise(1).path
-    grading.settle(grading.grade(task, grading.Answers(path.read_text(), path)))
+    grading.settle(grading.grade(task, grading.read(kit.exercise(1))))
 
 
 def images(batch=4, shape=(2, 5, 3)):
@@ -143,9 +142,11 @@ def codes_and_images_have_their_shapes(Autoencoder):
     """Follow the shape layer by layer; only the batch dimension stays, and B may be 1."""
     for shape, latent_dim, batch in (((1, 8, 8), 5, 3), ((3, 6, 4), 2, 1)):
         model, x = Autoencoder(shape, latent_dim).eval(), images(batch, shape)
-        z = as_tensor(model.encode(x), (batch, latent_dim), f"encode(x) for L = {latent_dim}")
-        as_tensor(model.decode(z), (batch, *shape), f"decode(z) for images {shape}")
-        as_tensor(model(x), (batch, *shape), f"model(x) for images {shape}")
+        z, what = model.encode(x), f"encode(x) for L = {latent_dim}"
+        as_tensor(z, (batch, latent_dim), what, shape_is_said=False)
+        for name, result in (("decode(z)", model.decode(z)), ("model(x)", model(x))):
+            what = f"{name} for images {shape}"
+            as_tensor(result, (batch, *shape), what, shape_is_said=False)
 
 
 def leaves(output):
@@ -690,9 +691,8 @@ def one_score_an_image(anomaly_scores):
     """Sum over channels, rows and columns, not over the batch, and keep the batch also when B is
     1."""
     for batch in (4, 1):
-        as_tensor(
-            anomaly_scores(Watched().eval(), images(batch)), (batch,), f"scores for B = {batch}"
-        )
+        scores = anomaly_scores(Watched().eval(), images(batch))
+        as_tensor(scores, (batch,), f"scores for B = {batch}", shape_is_said=False)
 
 
 @check("1.8")
@@ -761,13 +761,10 @@ def it_returns_mean_and_rows(pca):
     for n, dim, latent_dim in ((12, 5, 2), (6, 20, 3)):
         what = f"for N = {n}, D = {dim}, L = {latent_dim}"
         result = pca(points(n, dim), latent_dim)
-        expect(
-            isinstance(result, tuple) and len(result) == 2,
-            f"pca returns {type(result).__name__}",
-            "a tuple: mean, components",
-        )
-        as_tensor(result[0], (dim,), f"the mean {what}")
-        as_tensor(result[1], (latent_dim, dim), f"components {what}")
+        said = f"a tuple of {len(result)}" if isinstance(result, tuple) else show(result)
+        expect(said == "a tuple of 2", f"pca returns {said}", "a tuple of 2: mean, components")
+        as_tensor(result[0], (dim,), f"the mean {what}", shape_is_said=False)
+        as_tensor(result[1], (latent_dim, dim), f"components {what}", shape_is_said=False)
 
 
 @check("1.9")
