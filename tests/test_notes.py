@@ -10,24 +10,29 @@ import itertools
 import math
 import os
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 import code_examples
-from code_examples import utils
+from code_examples import utils, vae
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "notes" / "figures"
 NOTES = sorted((ROOT / "notes").glob("[0-9][0-9]_*.md"))
 FUNDAMENTALS = NOTES[0]
+VAES = ROOT / "notes" / "03_vaes_and_latent_variable_models.md"
 SMALL = {
     "autoencoder_compression": {"sizes": (2,), "seeds": 1},
     "autoencoder_gallery": {"seeds": 2},
+    "vae_gallery": {"seeds": 1},
+    "vae_gradient_variance": {"draws": 50},
+    "vae_rate_distortion": {"betas": (1.0,)},
 }
 every_note = pytest.mark.parametrize("note", NOTES, ids=lambda p: p.stem)
 
@@ -223,6 +228,18 @@ def test_python_blocks_of_a_note_compile_and_import_what_exists(note):
                 assert module is None or hasattr(module, node.attr), ast.unparse(node)
 
 
+@every_note
+def test_tests_that_a_note_names_exist(note):
+    """By their name, or by a part of it as in `-k both_signs`; other test_... are metrics."""
+    names = [n for path in (ROOT / "tests").glob("test_*.py") for n, _, _ in definitions(path)]
+    code = "".join(read(path) for path in files(".py") if path.parent.name == "code_examples")
+    parts = re.findall(r"-k (\w+|\"[^\"]+\")", read(note))
+    for part in (p for quoted in parts for p in quoted.strip('"').split(" or ")):
+        assert part == "NAME" or any(part in name for name in names), f"no test matches {part}"
+    for name in re.findall(r"`(test_\w+?)(?:_\d+)?`", read(note)):
+        assert name in names or f'"{name}' in code, f"neither a test nor a metric: {name}"
+
+
 def writes(script):
     """The pictures that a figure script says it writes; some with a star."""
     docstring = ast.get_docstring(ast.parse(read(script))) or ""
@@ -324,10 +341,10 @@ def test_answers_are_folded_properly(note):
 # --- The worked examples of notes/01, computed again by other means
 
 
-def stated(value, places=4):
+def stated(value, places=4, note=FUNDAMENTALS):
     """A number as the note prints it; fails if it does not."""
     said = f"{value:.{places}f}"
-    assert re.search(rf"(?<![\d.]){re.escape(said)}(?!\d)", read(FUNDAMENTALS)), f"not said: {said}"
+    assert re.search(rf"(?<![\d.]){re.escape(said)}(?!\d)", read(note)), f"not said: {said}"
     return True
 
 
@@ -592,3 +609,267 @@ def test_mean_over_images_and_parameters():
         assert f"{count:,}" in read(FUNDAMENTALS)
     assert stated(1 - math.exp(-4.5))  # a normal point of the plane within 3 of the origin
     assert stated(torch.tensor(1.0).sigmoid().item())
+
+
+# --- The worked examples of notes/03, computed again by other means
+
+said = partial(stated, note=VAES)
+
+
+def expectation(f, m=0.0, s=1.0):
+    """E[f(z)] for z ~ N(m, s^2) by Gauss-Hermite quadrature: exact for polynomials."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    return float(weights @ f(m + s * nodes)) / math.sqrt(2 * math.pi)
+
+
+def log_joint(z, x=3.0):
+    """log p(x, z) of the note's example: z ~ N(0, 1), x ~ N(2 z, 1)."""
+    return -math.log(2 * math.pi) - 0.5 * z**2 - 0.5 * (x - 2 * z) ** 2
+
+
+def test_explaining_away_and_the_gap_of_a_diagonal_gaussian():
+    joint = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 3]]).double()  # of z_1, z_2 and x
+    gain = joint[:2, 2] / joint[2, 2]
+    covariance = joint[:2, :2] - torch.outer(gain, joint[:2, 2])
+    assert said((2 * gain[0]).item())
+    assert said(covariance[0, 1].item() / covariance[0, 0].item(), 1)
+    posterior = MultivariateNormal(torch.zeros(2).double(), covariance)
+    gaps = {
+        v: kl_divergence(MultivariateNormal(posterior.mean, v * torch.eye(2).double()), posterior)
+        for v in (0.4, 0.5, 0.6, 2 / 3)
+    }
+    assert min(gaps, key=gaps.get) == 0.5
+    assert said(gaps[0.5].item())
+
+
+def test_the_elbo_and_its_gap_for_five_choices_of_q():
+    """Monte Carlo is not needed: the integrand is a polynomial in z but for log q's constant."""
+    evidence = Normal(0.0, math.sqrt(5.0)).log_prob(torch.tensor(3.0).double()).item()
+    posterior = Normal(torch.tensor(1.2).double(), math.sqrt(0.2))
+    for m, v in ((0.0, 1.0), (1.2, 0.4), (1.2, 0.1), (1.2, 1e-4), (1.2, 0.2)):
+        q = Normal(torch.tensor(m).double(), math.sqrt(v))
+        elbo = expectation(log_joint, m, math.sqrt(v)) + q.entropy().item()
+        gap = kl_divergence(q, posterior).item()
+        assert elbo + gap == pytest.approx(evidence)
+        assert said(elbo)
+        assert gap < 1e-9 or said(gap)
+    # the draw-by-draw gradient for the mean at the optimum
+    slope = partial(lambda z, power: (2 * (3 - 2 * z) - 1.2) ** power, power=1)
+    assert expectation(slope, 1.2, math.sqrt(0.2)) == pytest.approx(0, abs=1e-9)
+    assert said(expectation(lambda z: slope(z) ** 2, 1.2, math.sqrt(0.2)), 1)
+
+
+def test_the_averaged_bound_and_the_averaged_kl_split_as_the_note_says():
+    """notes/03 eqs. (3.5) and (3.56) for finitely many x and z."""
+    g = torch.Generator().manual_seed(0)
+    sizes = ((4,), (3,), (3, 4), (4, 3))  # p(x), p(z), p(x|z), q(z|x)
+    p_x, p_z, x_z, q = (torch.rand(*n, generator=g).double() for n in sizes)
+    p_x, p_z = p_x / p_x.sum(), p_z / p_z.sum()
+    x_z, q = x_z / x_z.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
+    joint = (p_z[:, None] * x_z).T  # (x, z)
+    model = joint.sum(1)
+    elbo = (q * (joint / q).log()).sum(1)
+    gaps = sum(p_x[i].item() * kl(q[i], joint[i] / model[i]) for i in range(4))
+    total = entropy_of(p_x) + kl(p_x, model) + gaps
+    assert -(p_x @ elbo).item() == pytest.approx(total)
+    both = kl((p_x[:, None] * q).flatten(), joint.flatten())
+    assert total == pytest.approx(entropy_of(p_x) + both)
+    rate = sum(p_x[i].item() * kl(q[i], p_z) for i in range(4))
+    aggregate = p_x @ q
+    information = kl((p_x[:, None] * q).flatten(), torch.outer(p_x, aggregate).flatten())
+    assert rate == pytest.approx(information + kl(aggregate, p_z))
+    distortion = -(p_x[:, None] * q * x_z.T.log()).sum().item()
+    assert entropy_of(p_x) - distortion <= information <= rate
+
+
+def test_variance_of_gradient_estimators():
+    m, s = 1.0, 0.1
+
+    def variance(f):
+        return expectation(lambda e: f(e) ** 2) - expectation(f) ** 2
+
+    path = variance(lambda e: 2 * (m + s * e))
+    score = variance(lambda e: (m + s * e) ** 2 * e / s)
+    best = variance(lambda e: ((m + s * e) ** 2 - m**2 - 3 * s**2) * e / s)
+    for v in (path, score, best):
+        assert said(v, 2)
+    assert f"{score / path:,.0f} draws for each one of the path" in read(VAES)
+    assert said(math.ceil(best / path), 0)
+    others = 49 * variance(lambda e: (m + s * e) ** 2) / s**2
+    assert said(best + others, 2)
+    assert said(variance(lambda e: (1 + e) * e), 0)  # question 8 for m = s = 1: 3 = m^2 / s^2 + 2
+    w = 3.0
+    assert said(expectation(lambda e: (w * np.cos(w * e)) ** 2))
+    assert said(expectation(lambda e: (np.sin(w * e) * e) ** 2))
+
+
+def test_kl_to_the_prior_by_hand():
+    prior = Normal(0.0, 1.0)
+    for mu, sigma in ((1.0, 0.1), (0.0, 2.0), (0.0, 0.5)):
+        q = Normal(torch.tensor(mu).double(), torch.tensor(sigma).double())
+        assert said(kl_divergence(q, prior).item())
+        one = torch.tensor([[mu]]).double(), torch.tensor([[2 * math.log(sigma)]]).double()
+        assert vae.kl_to_standard_normal(*one).item() == pytest.approx(
+            kl_divergence(q, prior).item()
+        )
+    black, white = (
+        [quad(lambda z, k=k, c=c: z**k * density_of(z) * c(z), -12, 12)[0] for k in (0, 2)]
+        for c in (lambda z: math.exp(-(z**2) / 2), lambda z: -math.expm1(-(z**2) / 2))
+    )
+    assert said(black[0])
+    assert said(white[0])
+    assert black[1] / black[0] == pytest.approx(0.5)
+    assert said(white[1] / white[0])
+
+
+def test_anchors_without_training():
+    data = utils.load_images("mnist5k")
+    once = vae.binarize_once(data)
+    cut = [vae.binarize(x, "threshold") for x in (data.train, data.test)]
+    for train, test in ((data.train, data.test), (once.train, once.test), cut):
+        train, test = train.double().flatten(1), test.double().flatten(1)
+        p = (train.sum(0) + 0.5) / (len(train) + 1)
+        cross_entropy = torch.nn.functional.binary_cross_entropy(
+            p.expand_as(test), test, reduction="none"
+        )
+        assert said(cross_entropy.sum(1).mean().item(), 2)
+    assert said(Bernoulli(data.test.double()).entropy().flatten(1).sum(1).mean().item(), 2)
+    spectrum = torch.linalg.eigvalsh(data.train.double().flatten(1).T.cov(correction=0))
+    assert said(spectrum[-1].item(), 2)
+    assert "$\\sigma = 1$ would use 12 dimensions" in read(VAES)
+    assert "$\\sigma^2 = \\frac 1 2$ it would use 22, and 68 with $\\sigma^2 = 0.1$" in read(VAES)
+    assert [(spectrum > v).sum().item() for v in (1.0, 0.5, 0.1)] == [12, 22, 68]
+    assert said(784 * math.log(2), 1)
+    assert said(392 * math.log(2 * math.pi), 1)
+    grey = quad(lambda x: 0.3**x * 0.7 ** (1 - x), 0, 1)[0]
+    assert grey == pytest.approx((2 * 0.3 - 1) / math.log(0.3 / 0.7))
+    assert said(392 * math.log(2), 1)
+    assert said(Normal(0.0, 1.0).entropy().neg().exp().item())  # the sigma of entropy 0
+
+
+def test_the_table_of_kl_weights():
+    d, rows = 64 * 64 * 3, read(VAES)
+    weights = {
+        "1": 1.0,
+        "0.000885": 144 / 162_770,
+        "0.00025": 0.00025,
+        "0.000244": 1 / (64 * 64),
+        "0.000163": 2 / d,
+        "0.0000814": 1 / d,
+        "0.00000163": 0.02 / d,
+    }
+    for name, w in weights.items():
+        cells = next(r for r in rows.splitlines() if r.startswith(f"| {name} |")).split("|")[3:7]
+        found = [float(c.replace(",", "")) for c in cells]
+        # compare the weights of the two terms in the loss and in the ELBO of that sigma
+        expected = [w / (2 * sigma2 / d) for sigma2 in (0.5, 1.0, 0.01)]
+        assert found == pytest.approx([*expected, math.sqrt(w * d / 2)], rel=1e-3), name
+    assert said(0.00025 * d / (2 * 0.05**2), 1)
+    assert said(2 * 0.05**2 / d, 9)
+    assert said(1 / 784, 5)
+
+
+def test_importance_weights_by_hand():
+    log_w = torch.tensor([-100.0, -102.0]).double()
+    assert said(vae.iwae_bound(log_w[:, None]).item())
+    share = log_w.softmax(0)
+    assert all(map(said, share.tolist()))
+    assert said(1 / share.square().sum().item())
+    for r in (0.7, 2.0, 5.0):
+        ratio = quad(lambda z, r=r: density_of(z) ** 2 / density_of(z, 0.0, r), -12, 12)[0]
+        assert ratio == pytest.approx(r / math.sqrt(2 * r - 1), rel=1e-6)
+    assert said(2 / math.sqrt(3))
+    assert f"{(2 / math.sqrt(3)) ** 50:,.0f} in 50" in read(VAES)
+    bounds = {}
+    for k in (1, 2, 3, 40):  # weights 1/2 and 3/2: the number of large ones is binomial
+        chances = [math.comb(k, n) / 2**k for n in range(k + 1)]
+        logs = [math.log((n * 1.5 + (k - n) * 0.5) / k) for n in range(k + 1)]
+        bounds[k] = float(np.dot(chances, logs))
+    assert list(bounds.values()) == sorted(bounds.values())
+    assert said(bounds[1])
+    assert said(bounds[2])
+    assert bounds[40] == pytest.approx(-0.25 / 80, rel=0.03)
+
+
+def test_the_encoders_signal_to_noise_falls_with_more_draws():
+    """notes/03 eq. (3.36) for the posterior N(0, 1) and q = N(0.5, 1)."""
+    g = torch.Generator().manual_seed(0)
+    ratios = []
+    for k in (16, 64):
+        mean = torch.full((100_000, 1), 0.5, dtype=torch.float64, requires_grad=True)
+        z = mean + torch.randn(100_000, k, generator=g, dtype=torch.float64)
+        log_w = 0.5 * (z - mean).square() - 0.5 * z.square()
+        (slope,) = torch.autograd.grad(vae.iwae_bound(log_w.T).sum(), mean)
+        assert slope.mean().item() == pytest.approx(-math.exp(0.25) * 0.5 / k, rel=0.1)
+        ratios.append((slope.mean() / slope.std()).abs().item())
+    assert ratios[0] / ratios[1] == pytest.approx(2.0, rel=0.1)
+
+
+def test_rate_and_distortion_of_one_gaussian_dimension():
+    """D + beta R minimised over decoder slope, encoder slope and encoder variance by search."""
+    from scipy.optimize import minimize
+
+    def point(parameters, lam):
+        a, alpha, log_v = parameters
+        v = math.exp(log_v)
+        error = (1 - a * alpha) ** 2 * lam + a**2 * v
+        return 0.5 * (alpha**2 * lam + v - 1 - log_v), 0.5 * error  # sigma = 1, no constant
+
+    for lam, beta in ((4, 1), (4, 2), (4, 5), (9, 1), (2, 1), (9, 4), (2, 4), (0.9, 1)):
+        found = minimize(
+            lambda t, lam=lam, beta=beta: np.dot(point(t, lam), (beta, 1)),
+            [0.7, 0.3, -0.5],
+            method="Nelder-Mead",
+            options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 10_000},
+        )
+        rate, distortion = point(found.x, lam)
+        if lam > beta:
+            assert rate == pytest.approx(0.5 * math.log(lam / beta), abs=1e-4)
+            assert distortion == pytest.approx(beta / 2, abs=1e-4)
+            assert said(0.5 * math.log(lam / beta))
+        else:
+            assert rate == pytest.approx(0, abs=1e-4)
+            assert distortion == pytest.approx(lam / 2, abs=1e-4)
+
+
+def test_free_bits_by_hand():
+    mu = torch.tensor([[0.1, 2.0]])
+    nats = vae.kl_per_dimension(mu, torch.zeros(1, 2))
+    assert said(nats[0, 0].item(), 3)
+    assert said(vae.free_bits(nats, nats=0.5).item(), 1)
+
+
+def test_units_of_evaluation():
+    assert said(utils.bits_per_dim(86.76, 784))
+    assert said(86.76 / 784)
+    assert said(32 * 32 / 784, 3)
+    assert said(math.log(100))
+    assert said(math.log(10))
+    assert said(math.log(4000))
+    assert said(20 - math.log(4000), 1)
+    assert said(math.log(1000))
+
+
+def test_probabilistic_pca_by_hand():
+    spectrum = torch.tensor([4.0, 1.0, 0.5, 0.5]).double()
+    noise = spectrum[1:].mean()
+    model = torch.diag(torch.cat([spectrum[:1], noise.expand(3)]))
+
+    def nll(c):  # E[-log N(x; 0, c)] for x with covariance diag(spectrum)
+        log_det = torch.linalg.slogdet(2 * math.pi * c).logabsdet
+        return 0.5 * (log_det + (c.inverse() @ spectrum.diag()).trace()).item()
+
+    truth = MultivariateNormal(torch.zeros(4).double(), spectrum.diag()).entropy().item()
+    assert said((spectrum[0] - noise).item())
+    assert said(0.5 * (spectrum[0] / noise).log().item())
+    assert said(nll(model))
+    assert said(truth)
+    assert said(nll(model) - truth)
+    g = torch.Generator().manual_seed(0)
+    for scale in (1e-3, 0.1, 1.0):
+        for _ in range(50):
+            w = torch.zeros(4, 1).double()
+            w[0] = (spectrum[0] - noise).sqrt()
+            w += scale * torch.randn(4, 1, generator=g).double()
+            other = noise * torch.exp(scale * torch.randn(1, generator=g).double())
+            assert nll(w @ w.T + other * torch.eye(4).double()) >= nll(model) - 1e-12
