@@ -348,6 +348,13 @@ def test_harmless_habits_pass(body):
     assert result.state == "passing", result.message
 
 
+def test_the_same_seed_gives_the_same_message():
+    answer = checks.WRONG["1.4"]["uniform"].answer
+    first, second, other = (grade(task_named("1.4"), answer=answer, seed=s) for s in (3, 3, 4))
+    assert first.message == second.message
+    assert first.message != other.message
+
+
 def test_only_the_same_output_is_called_a_known_mistake():
     task = task_named("1.4")
     function = checks.CHECKS["1.4"]["the_noise_has_mean_0"]
