@@ -310,9 +310,7 @@ class Config(utils.Config):
     """Gaussians in the mixture that is fitted to the codes for sampling."""
 
     def __post_init__(self) -> None:
-        for name, value in (DEFAULTS | VARIANTS.get(self.model, {})).items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        self.fill(DEFAULTS | VARIANTS.get(self.model, {}))
         super().__post_init__()
         utils.check_number("latent_dim", self.latent_dim, at_least=1)
         utils.check_number("penalty", self.penalty, at_least=0)

@@ -17,7 +17,6 @@ Expect:  after two minutes on two CPU cores with bfloat16, a test -ELBO of 97.8 
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, prod
@@ -26,6 +25,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch import distributions as dist
 
 if __package__:  # imported: from code_examples import vae
     from . import utils
@@ -33,6 +33,7 @@ else:  # run: python code_examples/03_variational_autoencoder.py
     import utils
 
 Images, Shape, Metrics = utils.ImageData, tuple[int, int, int], dict[str, float | int | str]
+Prior = dist.Distribution
 
 # --- Model --------------------------------------------------------------------------
 
@@ -116,10 +117,9 @@ def mlp_vae(shape: Shape, latent_dim: int, hidden: tuple[int, ...], num_classes:
     def layers(*sizes: int) -> list[nn.Module]:
         return [m for pair in pairwise(sizes) for m in (nn.Linear(*pair), nn.Tanh())]
 
-    pixels = prod(shape)
-    features = nn.Sequential(nn.Flatten(), *layers(pixels, *hidden))
+    features = nn.Sequential(nn.Flatten(), *layers(prod(shape), *hidden))
     upwards = layers(latent_dim + num_classes, *reversed(hidden))
-    decoder = nn.Sequential(*upwards, nn.Linear(hidden[0], pixels), nn.Unflatten(1, shape))
+    decoder = nn.Sequential(*upwards, nn.Linear(hidden[0], prod(shape)), nn.Unflatten(1, shape))
     return VAE(features, hidden[-1], decoder, latent_dim, num_classes)
 
 
@@ -169,8 +169,7 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
 def gaussian_nll(mean: Tensor, log_sigma: Tensor, x: Tensor) -> Tensor:
     """-log N(x; mean, sigma^2 I), (B,) nats, summed over pixels; notes/03 eq. (3.22).
 
-    Rybkin et al. (2021), Simple and effective VAE training with calibrated decoders,
-    arXiv:2006.13202: sigma is learned too, so that no weight between the terms has to be chosen.
+    Rybkin et al. (2021), arXiv:2006.13202: sigma is learned, so no weight has to be chosen.
     """
     nll = 0.5 * ((x - mean) / log_sigma.exp()).square() + log_sigma + 0.5 * math.log(2 * math.pi)
     return nll.flatten(1).sum(dim=1)
@@ -190,15 +189,14 @@ def neg_elbo(model: nn.Module, x: Tensor, y: Tensor | None = None) -> tuple[Tens
         -log p(x|z), (B,) nats, and the KL of each latent dimension, (B, L) nats.
     """
     mu, logvar, _, output = model(x, y)
-    return reconstruction_nll(unwrapped(model), output, x), kl_per_dimension(mu, logvar)
+    return reconstruction_nll(utils.unwrapped(model), output, x), kl_per_dimension(mu, logvar)
 
 
 def free_bits(kl: Tensor, nats: float) -> Tensor:
     """The KL (B, L) as training pays for it, (): each dimension costs at least `nats`.
 
     Below that its gradient is 0, so no dimension is pushed to carry less; notes/03 eq. (3.52).
-    Kingma et al. (2016), Improving variational inference with inverse autoregressive flow,
-    arXiv:1606.04934, eq. (15).
+    Kingma et al. (2016), arXiv:1606.04934, eq. (15).
     """
     return kl.mean(dim=0).clamp(min=nats).sum()
 
@@ -208,7 +206,7 @@ def log_importance_weights(
 ) -> Tensor:
     """log w = log p(x|z) + log p(z) - log q(z|x), z ~ q, (K, B) nats; notes/03 eq. (3.27)."""
     mu, logvar, z, output = model(x, y, k)
-    nll = reconstruction_nll(unwrapped(model), output, x.repeat(k, 1, 1, 1)).view(k, -1)
+    nll = reconstruction_nll(utils.unwrapped(model), output, x.repeat(k, 1, 1, 1)).view(k, -1)
     z = z.view(k, *mu.shape)
     log_prior = -0.5 * z.square()  # (K, B, L), both without -0.5 log(2 pi), which cancels
     log_q = -0.5 * ((z - mu).square() / logvar.exp() + logvar)
@@ -218,18 +216,12 @@ def log_importance_weights(
 def iwae_bound(log_w: Tensor) -> Tensor:
     """log( (1/K) sum_k w_k ), (B,) nats: a lower bound of log p(x), on average higher as K grows.
 
-    Burda, Grosse & Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519,
-    eq. (8); notes/03 eq. (3.28). With K = 1 it is the ELBO.
+    Burda et al. (2016), arXiv:1509.00519, eq. (8); notes/03 eq. (3.28). K = 1 gives the ELBO.
     """
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
 
 
 # --- Training and sampling ----------------------------------------------------------
-
-
-def unwrapped(model: nn.Module) -> VAE:
-    """The VAE itself, also where torchrun's wrapper is called in its place."""
-    return getattr(model, "module", model)
 
 
 def train(model: VAE, data: Images, config: "Config", run: utils.Run) -> None:
@@ -260,33 +252,50 @@ def train(model: VAE, data: Images, config: "Config", run: utils.Run) -> None:
             run.show(decode(model, *probe))
 
 
-@torch.no_grad()
-def in_parts(
-    model: VAE, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, rows: int = 500
-) -> list[Tensor]:
-    """What a function of the model returns for long inputs, some rows at a time; on the CPU."""
-    device = next(model.parameters()).device
-    parts = zip(*(t.to(device).split(rows) for t in inputs), strict=True)
-    outputs = zip(*(function(*part) for part in parts), strict=True)
-    return [torch.cat(output).cpu() for output in outputs]
-
-
 def encode(model: VAE, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """mu and logvar (N, L) of images (N, C, H, W)."""
-    mu, logvar = in_parts(model, model.encode, x, y)
+    mu, logvar = utils.in_parts(model, model.encode, x, y)
     return mu, logvar
 
 
 def decode(model: VAE, z: Tensor, y: Tensor) -> Tensor:
     """Pixel means of p(x|z), (N, C, H, W) in [0, 1], of codes (N, L)."""
-    (output,) = in_parts(model, lambda *part: (model.decode(*part),), z, y)
+    (output,) = utils.in_parts(model, model.decode, z, y)
     return output.sigmoid() if model.log_sigma is None else output.clamp(0, 1)
 
 
-def sample(model: VAE, n: int) -> Tensor:
-    """Draw z ~ N(0, I), and labels in turn; return pixel means, (n, C, H, W) in [0, 1]."""
-    y = torch.arange(n) % max(1, model.num_classes)
-    return decode(model, torch.randn(n, model.latent_dim), y)
+def standard_normal(model: VAE) -> Prior:
+    """p(z) = N(0, I), the prior of training."""
+    return dist.MultivariateNormal(torch.zeros(model.latent_dim), torch.eye(model.latent_dim))
+
+
+def fit_prior(model: VAE, x: Tensor, y: Tensor, components: int, seed: int) -> Prior:
+    """A mixture of Gaussians fitted to codes z ~ q(z|x): a better prior; notes/03 eq. (3.58).
+
+    The decoder was trained on these codes, not on draws of N(0, I). Ghosh et al. (2020),
+    arXiv:1903.12436, section 4.
+    """
+    if components == 0:
+        return standard_normal(model)
+    from sklearn.mixture import GaussianMixture
+
+    z = reparameterize(*encode(model, x, y)).double()
+    parts = max(1, min(components, len(z) // 100))  # each needs codes enough for its covariance
+    em = GaussianMixture(parts, reg_covar=1e-3, random_state=seed).fit(z)
+    weights, means, cov = (torch.tensor(a) for a in (em.weights_, em.means_, em.covariances_))
+    gaussians = dist.MultivariateNormal(means.float(), cov.float())
+    return dist.MixtureSameFamily(dist.Categorical(weights.float()), gaussians)
+
+
+def kl_estimate(mu: Tensor, logvar: Tensor, prior: Prior) -> Tensor:
+    """KL( q(z|x) || prior ) by one draw of z, (B,) nats; may be negative; notes/03 eq. (3.7)."""
+    z = reparameterize(mu, logvar)
+    return dist.Normal(mu, torch.exp(0.5 * logvar)).log_prob(z).sum(dim=1) - prior.log_prob(z)
+
+
+def sample(model: VAE, n: int, prior: Prior) -> Tensor:
+    """Draw z from the prior, and labels in turn; return pixel means, (n, C, H, W) in [0, 1]."""
+    return decode(model, prior.sample((n,)), torch.arange(n) % max(1, model.num_classes))
 
 
 def interpolate(model: VAE, start: Tensor, end: Tensor, y: Tensor, steps: int = 9) -> Tensor:
@@ -299,24 +308,20 @@ def interpolate(model: VAE, start: Tensor, end: Tensor, y: Tensor, steps: int = 
 def estimate_nll(model: VAE, x: Tensor, y: Tensor, k: int) -> Tensor:
     """-log p(x) of each image, (N,) nats, by k draws; too high on average; notes/03 eq. (3.37)."""
 
-    def bound(x: Tensor, y: Tensor) -> tuple[Tensor]:
-        return (iwae_bound(log_importance_weights(model, x, y, k)),)
+    def bound(x: Tensor, y: Tensor) -> Tensor:
+        return iwae_bound(log_importance_weights(model, x, y, k))
 
-    return -in_parts(model, bound, x, y, rows=max(1, 20_000 // k))[0]
+    return -utils.in_parts(model, bound, x, y, rows=max(1, 20_000 // k))[0]
 
 
 def active_units(mu: Tensor) -> Tensor:
-    """Which dimensions are used, (L,) bool: Var_x(mu_l) > 0.01; notes/03 eq. (3.48).
-
-    The criterion of Burda et al. (2016).
-    """
+    """Which dimensions are used, (L,) bool: Var_x(mu_l) > 0.01; notes/03 eq. (3.48)."""
     return mu.var(dim=0) > 0.01
 
 
 # --- Experiment ---------------------------------------------------------------------
 
 
-# What a flag is when it is not given.
 DEFAULTS = {"epochs": 150, "lr": 2e-3, "latent_dim": 16, "beta": 1.0, "binarize": "dynamic"}
 MLP = {"epochs": 400, "lr": 1e-3, "latent_dim": 50}
 VARIANTS = {"mlp": MLP, "iwae": MLP, "beta": {"beta": 4.0}, "gaussian": {"binarize": "none"}}
@@ -347,21 +352,19 @@ class Config(utils.Config):
     """Share of the training over which the KL's weight rises from 0; Bowman et al. (2016)."""
     free_bits: float = 0.0
     """Nats of KL that each latent dimension may have for nothing; Kingma et al. (2016)."""
+    components: int = 20
+    """Gaussians in the prior that is fitted to the codes for sampling; 0 samples from N(0, I)."""
     nll_samples: int = 100
     """Draws of z for each image in the estimate of -log p(x)."""
     nll_images: int = 1000
     """Test images for that estimate."""
 
     def __post_init__(self) -> None:
-        for name, value in (DEFAULTS | VARIANTS.get(self.model, {})).items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        self.fill(DEFAULTS | VARIANTS.get(self.model, {}))
         super().__post_init__()
-        for name in ("latent_dim", "importance_samples", "nll_samples"):
-            utils.check_number(name, getattr(self, name), at_least=1)
-        utils.check_number("nll_images", self.nll_images, at_least=2)
-        utils.check_number("beta", self.beta, at_least=0)
-        utils.check_number("free_bits", self.free_bits, at_least=0)
+        least = {"latent_dim": 1, "importance_samples": 1, "nll_samples": 1, "nll_images": 2}
+        for name, value in (least | {"components": 0, "beta": 0, "free_bits": 0}).items():
+            utils.check_number(name, getattr(self, name), at_least=value)
         utils.check_number("warm_up", self.warm_up, at_least=0, below=1)
         utils.check_number("hidden", min(self.hidden, default=0), at_least=1)
         if (self.model == "gaussian") != (self.binarize == "none"):
@@ -386,12 +389,13 @@ def build(config: Config, shape: Shape, num_classes: int) -> VAE:
     return model
 
 
-def likelihood(model: VAE, x: Tensor, y: Tensor, run: utils.Run) -> Metrics:
+def likelihood(model: VAE, x: Tensor, y: Tensor, prior: Prior, run: utils.Run) -> Metrics:
     """-ELBO and its terms, an importance-weighted estimate, and how much of the code is in use."""
     k, n = run.config.nll_samples, run.config.nll_images
-    rec, kl = in_parts(model, lambda *part: neg_elbo(model, *part), x, y)
+    rec, kl = utils.in_parts(model, lambda *part: neg_elbo(model, *part), x, y)
     nll = estimate_nll(model, x[:n], y[:n], k)
-    active = int(active_units(encode(model, x, y)[0]).sum())
+    mu, logvar = encode(model, x, y)
+    active = int(active_units(mu).sum())
     if active < 0.1 * model.latent_dim:
         print(
             f"posterior collapse: {active} of {model.latent_dim} latent dimensions are in use, and "
@@ -401,24 +405,13 @@ def likelihood(model: VAE, x: Tensor, y: Tensor, run: utils.Run) -> Metrics:
         "test_neg_elbo_nats": (rec + kl.sum(dim=1)).mean().item(),
         "test_reconstruction_nats": rec.mean().item(),
         "test_kl_nats": kl.sum(dim=1).mean().item(),
+        "test_kl_to_fitted_prior_nats": kl_estimate(mu, logvar, prior).mean().item(),
         f"test_nll_nats_importance_{k}": nll.mean().item(),
         f"test_nll_nats_importance_{k}_standard_error": nll.std().item() / math.sqrt(len(nll)),
         "nll_images": len(nll),
         "active_units": active,
         "binarization": run.config.binarize,
     }
-
-
-def show_training(run: utils.Run) -> None:
-    """The bound and its terms over time."""
-    names = ("neg_elbo", "reconstruction", "kl", "neg_iwae_bound")
-    utils.curves(
-        {name: run.series(name) for name in names if run.series(name)[0]},
-        run.path("learning_curve.png"),
-        xlabel="epoch",
-        ylabel="nats per image, training",
-        title=f"{run.config.model} with {run.config.latent_dim} latent dimensions",
-    )
 
 
 def show_codes(model: VAE, data: Images, x: Tensor, run: utils.Run) -> None:
@@ -444,19 +437,22 @@ def show_codes(model: VAE, data: Images, x: Tensor, run: utils.Run) -> None:
         utils.latent_scatter(mu, y, plane, class_names=names, title="Test images, by mu")
 
 
-def generation(model: VAE, data: Images, run: utils.Run) -> Metrics:
-    """Samples from the prior, and how good they are."""
-    begin = time.perf_counter()
-    samples = sample(model, run.config.num_samples)
+def generation(model: VAE, data: Images, prior: Prior, run: utils.Run) -> Metrics:
+    """Samples from the fitted prior and from N(0, I), and how good they are."""
+    n, begin = run.config.num_samples, time.perf_counter()
+    samples = sample(model, n, prior)
     seconds = time.perf_counter() - begin
-    run.save_samples(samples, title="Pixel means of p(x|z), z ~ N(0, I)")
+    plain = utils.sample_quality(sample(model, n, standard_normal(model)), data)
+    run.save_samples(samples, title="Pixel means of p(x|z), z ~ the fitted prior")
     if model.num_classes:
-        z = torch.randn(8, model.latent_dim).repeat(model.num_classes, 1)
+        z = prior.sample((8,)).repeat(model.num_classes, 1)
         y = torch.arange(model.num_classes).repeat_interleave(8)
         title = "Each row a class, each column one z"
         utils.image_grid(decode(model, z, y), run.path("classes.png"), columns=8, title=title)
-    per_1000 = {"seconds_per_1000_samples": 1000 * seconds / len(samples)}
-    return utils.sample_quality(samples, data) | per_1000
+    return utils.sample_quality(samples, data) | {
+        "frechet_distance_standard_normal": plain["frechet_distance"],
+        "seconds_per_1000_samples": 1000 * seconds / n,
+    }
 
 
 def main(config: Config) -> None:
@@ -471,9 +467,13 @@ def main(config: Config) -> None:
     if run.rank:
         return  # under torchrun only the first process evaluates and writes
     x = binarize(data.test, config.binarize)
-    show_training(run)
+    names = ("neg_elbo", "reconstruction", "kl", "neg_iwae_bound")
+    run.draw_history(*names, ylabel="nats per image, training", title=f"Training: {config.model}")
     show_codes(model, data, x, run)
-    run.finish(**likelihood(model, x, data.test_labels, run), **generation(model, data, run))
+    codes = binarize(data.train, config.binarize), data.train_labels
+    prior = fit_prior(model, *codes, config.components, config.seed)
+    metrics = likelihood(model, x, data.test_labels, prior, run)
+    run.finish(**metrics, **generation(model, data, prior, run))
 
 
 if __name__ == "__main__":

@@ -380,7 +380,7 @@ def test_log_variances_take_both_signs():
 def test_samples_are_pixel_means_of_draws_from_the_prior():
     torch.manual_seed(0)
     model = small("conv").float()
-    drawn = vae.sample(model, 5000)
+    drawn = vae.sample(model, 5000, vae.standard_normal(model))
     z = torch.randn(5000, 2)
     assert drawn.shape == (5000, 1, 4, 4)
     assert 0 <= drawn.min() < drawn.max() <= 1
@@ -388,6 +388,41 @@ def test_samples_are_pixel_means_of_draws_from_the_prior():
     room = 6 * expected.std(0).max() / math.sqrt(2500)
     assert (drawn.mean(0) - expected.mean(0)).abs().max() < room
     assert (drawn.std(0) / expected.std(0) - 1).abs().max() < 0.1
+
+
+def test_the_fitted_prior_is_that_of_the_codes():
+    """Codes in two far clusters: its moments, its density, and a smaller KL than N(0, I) has."""
+    torch.manual_seed(0)
+    model = small("conv").float()
+    centre = torch.tensor([[-2.0, 1.0], [2.0, -1.0]]).repeat(1000, 1)
+    moments = centre + 0.3 * torch.randn(2000, 2), torch.full((2000, 2), math.log(0.01))
+    model.encode = lambda x, y: tuple(m[x.flatten().long()] for m in moments)
+    x, y = torch.arange(2000.0).view(-1, 1, 1, 1), torch.zeros(2000, dtype=torch.long)
+    prior = vae.fit_prior(model, x, y, components=2, seed=0)
+    drawn = prior.sample((20_000,))
+    assert drawn.mean(0).abs().max() < 0.1
+    expected = torch.tensor([[4.1, -2.0], [-2.0, 1.1]])  # between the clusters, 0.09 within, 0.01
+    torch.testing.assert_close(drawn.T.cov(), expected, atol=0.1, rtol=0)
+    assert vae.fit_prior(
+        model, x[:150], y[:150], components=20, seed=0
+    ).mixture_distribution.probs.shape == (1,)
+    ticks = torch.linspace(-6, 6, 601)
+    mass = prior.log_prob(torch.cartesian_prod(ticks, ticks)).exp().sum() * 0.02**2
+    assert mass.item() == pytest.approx(1, abs=1e-3)
+    fitted, normal = (
+        vae.kl_estimate(*moments, p).mean() for p in (prior, vae.standard_normal(model))
+    )
+    exact = vae.kl_to_standard_normal(*moments)
+    room = 4 * vae.kl_estimate(*moments, vae.standard_normal(model)).std() / math.sqrt(2000)
+    assert abs(normal - exact.mean()) < room
+    assert fitted < normal - 1
+
+
+def test_without_components_the_prior_is_the_standard_normal():
+    model = small("conv").float()
+    prior = vae.fit_prior(model, images(3).float(), torch.zeros(3, dtype=torch.long), 0, seed=0)
+    z = torch.randn(7, 2)
+    torch.testing.assert_close(prior.log_prob(z), Normal(0, 1).log_prob(z).sum(1))
 
 
 def test_interpolation_begins_and_ends_at_the_reconstructions():

@@ -11,6 +11,7 @@ from .metrics import (
     sample_quality,
     ssim,
 )
+from .models import in_parts, unwrapped
 from .pictures import animation, image_grid, image_rows, strips
 from .plotting import (
     bars,

@@ -69,6 +69,12 @@ class Config:
             object.__setattr__(self, "batch_size", min(self.batch_size, 32))
             object.__setattr__(self, "num_samples", min(self.num_samples, 256))
 
+    def fill(self, defaults: dict[str, Any]) -> None:
+        """Give flags that were not given, those that are None, their default for this model."""
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
 
 def check_number(
     name: str,

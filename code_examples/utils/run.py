@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import pictures
+from . import pictures, plotting
 from .errors import UserError
 from .files import check_run_folder, holds_run, write_atomically
 from .flags import ROOT, Config
@@ -218,6 +218,20 @@ class Run:
         """A logged quantity over time: (epochs, values), ready for `plotting.curves`."""
         rows = [row for row in self.rows if name in row]
         return [row["epoch"] for row in rows], [row[name] for row in rows]
+
+    def draw_history(
+        self,
+        *names: str,
+        ylabel: str,
+        title: str = "",
+        picture: str = "learning_curve.png",
+        **style,
+    ) -> Path:
+        """Draw logged quantities over the epochs; those that were never logged are left out."""
+        logged = {name: self.series(name) for name in names}
+        shown = {name: xy for name, xy in logged.items() if xy[0]}
+        path = self.path(picture)
+        return plotting.curves(shown, path, xlabel="epoch", ylabel=ylabel, title=title, **style)
 
     def path(self, name: str) -> Path:
         """Path of a file in the run's folder."""

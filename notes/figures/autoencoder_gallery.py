@@ -5,13 +5,13 @@ Writes:  autoencoder_training.gif, autoencoder_curves.png (mean and range of thr
          pictures of the variants' default runs: autoencoder_*.png
 """
 
-import csv
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from code_examples import autoencoder, utils
+
+from . import seeds
 
 HERE = Path(__file__).parent
 TABLE = (
@@ -52,33 +52,9 @@ def run(config: Config, name: str, **flags: str | int) -> Path:
     return folder
 
 
-def curves(folders: list[Path], path: Path) -> None:
-    """Test and training error over the epochs: mean and range of several runs."""
-    series, band = {}, {}
-    for name in ("train", "test"):
-        runs = []
-        for folder in folders:
-            rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
-            key = f"{name}_mse_per_pixel"
-            runs.append([(float(r["epoch"]), float(r[key])) for r in rows if r[key]])
-        epochs = [epoch for epoch, _ in runs[0]]
-        values = list(zip(*[[value for _, value in r] for r in runs], strict=True))
-        series[name] = (epochs, [sum(v) / len(v) for v in values])
-        band[name] = ([min(v) for v in values], [max(v) for v in values])
-    utils.curves(
-        series,
-        path,
-        band=band,
-        xlabel="epoch",
-        ylabel="mean squared error per pixel",
-        title=f"A normal run: mean and range of {len(folders)} seeds",
-        logy=True,
-    )
-
-
 def main(config: Config) -> None:
     """Train everything, copy the pictures, and print the table of the default model."""
-    seeds = [
+    folders = [
         run(config, f"conv-{seed}", seed=seed, epochs=config.epochs) for seed in range(config.seeds)
     ]
     run(config, "plane", latent_dim=2, epochs=config.epochs)
@@ -89,14 +65,15 @@ def main(config: Config) -> None:
         short = name.removesuffix("-0").replace("conv", "").replace("plane", "")
         for picture in pictures:
             target = "_".join(part for part in ("autoencoder", short, picture) if part)
-            shutil.copy(seeds[0].parent / name / picture, config.figures / target)
-    curves(seeds, config.figures / "autoencoder_curves.png")
-    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in seeds]
-    print(f"\nDefault run, {config.seeds} seeds: mean (lowest to highest)")
-    for key in TABLE:
-        values = [m[key] for m in metrics]
-        mean, low, high = sum(values) / len(values), min(values), max(values)
-        print(f"{key:<34} {mean:.4g} ({low:.4g} to {high:.4g})")
+            shutil.copy(folders[0].parent / name / picture, config.figures / target)
+    seeds.curves(
+        folders,
+        {"train_mse_per_pixel": "train", "test_mse_per_pixel": "test"},
+        config.figures / "autoencoder_curves.png",
+        ylabel="mean squared error per pixel",
+        logy=True,
+    )
+    seeds.table(folders, TABLE)
     data = utils.load_images(config.dataset, config.data_root, quick=config.quick)
     floor = utils.sample_quality(data.train[:2000], data)
     print("The same number of real training images:")

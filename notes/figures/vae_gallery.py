@@ -2,11 +2,11 @@
 
 Run:     python -m notes.figures.vae_gallery
 Writes:  vae_training.gif, vae_samples.png, vae_reconstructions.png, vae_interpolation.png,
-         vae_traversals.png, vae_curves.png (mean and range of the seeds), and of other runs
-         vae_latent_plane.png, vae_manifold.png, vae_conditional_classes.png
+         vae_samples_two_priors.png, vae_traversals.png, vae_curves.png (mean and range of the
+         seeds), and of other runs vae_latent_plane.png, vae_manifold.png,
+         vae_conditional_classes.png
 """
 
-import csv
 import json
 import shutil
 from dataclasses import dataclass
@@ -16,17 +16,21 @@ import torch
 
 from code_examples import utils, vae
 
+from . import seeds
+
 HERE = Path(__file__).parent
 TABLE = (
     "training_seconds",
     "test_neg_elbo_nats",
     "test_reconstruction_nats",
     "test_kl_nats",
+    "test_kl_to_fitted_prior_nats",
     "test_nll_nats_importance_100",
     "active_units",
     "frechet_distance",
     "precision",
     "recall",
+    "frechet_distance_standard_normal",
 )
 PICTURES = {  # run: pictures to keep of it
     "vae-conv-0": (
@@ -59,29 +63,6 @@ def run(config: Config, name: str, **flags: str | int) -> Path:
     return folder
 
 
-def curves(folders: list[Path], path: Path) -> None:
-    """The terms of the bound over the epochs: mean and range of several runs."""
-    series, band = {}, {}
-    for key, name in TERMS.items():
-        runs = []
-        for folder in folders:
-            rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
-            epochs = [float(r["epoch"]) for r in rows]
-            runs.append([float(r[key]) for r in rows])
-        values = list(zip(*runs, strict=True))
-        series[name] = (epochs, [sum(v) / len(v) for v in values])
-        band[name] = ([min(v) for v in values], [max(v) for v in values])
-    utils.curves(
-        series,
-        path,
-        band=band,
-        xlabel="epoch",
-        ylabel="nats per image, training",
-        title=f"A normal run: mean and range of {len(folders)} seeds",
-        ylim=(0, 250),
-    )
-
-
 def finished(folder: Path, shape: tuple[int, int, int]) -> vae.VAE:
     """The model of a finished run."""
     flags = json.loads((folder / "config.json").read_text())
@@ -89,6 +70,18 @@ def finished(folder: Path, shape: tuple[int, int, int]) -> vae.VAE:
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
     model.load_state_dict(checkpoint["objects"]["model"])
     return model
+
+
+def priors(folder: Path, path: Path) -> None:
+    """Draws from the prior of training, and from one that was fitted to the codes."""
+    data = utils.load_images("mnist5k")
+    model = finished(folder, data.image_shape)
+    torch.manual_seed(0)
+    x, rows = vae.binarize(data.train, "dynamic"), {"test images": data.test[:10]}
+    for name, components in {"z ~ N(0, I)": 0, "z ~ fitted prior": 20}.items():
+        prior = vae.fit_prior(model, x, data.train_labels, components, seed=0)
+        rows[name] = vae.sample(model, 10, prior)
+    utils.image_rows(rows, path, title="Pixel means of p(x|z) for draws from two priors")
 
 
 def manifold(folder: Path, path: Path) -> None:
@@ -134,13 +127,15 @@ def main(config: Config) -> None:
             shutil.copy(folders[0].parent / name / picture, target)
     manifold(plane, config.figures / "vae_manifold.png")
     traversals(folders[0], config.figures / "vae_traversals.png")
-    curves(folders, config.figures / "vae_curves.png")
-    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    print(f"\nDefault run, {config.seeds} seeds: mean (lowest to highest)")
-    for key in TABLE:
-        values = [m[key] for m in metrics]
-        mean, low, high = sum(values) / len(values), min(values), max(values)
-        print(f"{key:<34} {mean:.4g} ({low:.4g} to {high:.4g})")
+    priors(folders[0], config.figures / "vae_samples_two_priors.png")
+    seeds.curves(
+        folders,
+        TERMS,
+        config.figures / "vae_curves.png",
+        ylabel="nats per image, training",
+        ylim=(0, 250),
+    )
+    seeds.table(folders, TABLE)
 
 
 if __name__ == "__main__":

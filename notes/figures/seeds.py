@@ -1,0 +1,40 @@
+"""Several seeds of one run: their curves and their metrics, as mean and range."""
+
+import csv
+import json
+from pathlib import Path
+
+from code_examples import utils
+
+
+def curves(folders: list[Path], names: dict[str, str], path: Path, **style) -> Path:
+    """Draw quantities of history.csv over the epochs, the mean of the runs and a band around it.
+
+    Args:
+        folders: Finished runs.
+        names: Column of history.csv to the name in the picture.
+        path: Where the picture goes.
+        style: ylabel and what else `utils.curves` takes.
+    """
+    series, band = {}, {}
+    for column, name in names.items():
+        runs = []
+        for folder in folders:
+            rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
+            runs.append([(float(r["epoch"]), float(r[column])) for r in rows if r[column]])
+        epochs = [epoch for epoch, _ in runs[0]]
+        values = list(zip(*[[value for _, value in r] for r in runs], strict=True))
+        series[name] = (epochs, [sum(v) / len(v) for v in values])
+        band[name] = ([min(v) for v in values], [max(v) for v in values])
+    title = f"A normal run: mean and range of {len(folders)} seeds"
+    return utils.curves(series, path, band=band, xlabel="epoch", title=title, **style)
+
+
+def table(folders: list[Path], names: tuple[str, ...]) -> None:
+    """Print metrics of several runs: mean, lowest and highest."""
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    print(f"\n{len(folders)} seeds: mean (lowest to highest)")
+    for name in names:
+        values = [m[name] for m in metrics]
+        mean = sum(values) / len(values)
+        print(f"{name:<34} {mean:.4g} ({min(values):.4g} to {max(values):.4g})")
