@@ -554,3 +554,27 @@ def test_a_large_beta_collapses_and_the_run_says_so(tmp_path, capsys):
 def test_impossible_values_are_refused(flags, said):
     with pytest.raises(utils.UserError, match=said):
         Config(**flags)
+
+
+# --- Quality, minutes each: make test-slow
+
+
+@pytest.mark.slow
+def test_default_run_reaches_its_numbers(tmp_path):
+    vae.main(Config(out=tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test_neg_elbo_nats"] < 100
+    assert metrics["test_kl_to_fitted_prior_nats"] < metrics["test_kl_nats"] - 0.5
+    assert metrics["frechet_distance"] < 0.5 * metrics["frechet_distance_standard_normal"]
+    assert metrics["frechet_distance"] < 2
+
+
+@pytest.mark.slow
+def test_free_bits_keep_units_alive_where_a_large_beta_kills_them(tmp_path):
+    active = {}
+    for nats in (0.0, 0.5):
+        vae.main(
+            Config(model="beta", beta=50.0, free_bits=nats, epochs=15, out=tmp_path / f"{nats}")
+        )
+        active[nats] = json.loads((tmp_path / f"{nats}/metrics.json").read_text())["active_units"]
+    assert active == {0.0: 0, 0.5: 16}

@@ -12,9 +12,10 @@ from .metrics import (
     ssim,
 )
 from .models import in_parts, unwrapped
-from .pictures import animation, image_grid, image_rows, strips
+from .pictures import animation, cloud, image_grid, image_rows, strips
 from .plotting import (
     bars,
+    curve_panels,
     curves,
     density_2d,
     grid_2d,

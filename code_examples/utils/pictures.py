@@ -176,6 +176,17 @@ def _gallery(
     return write_picture(path, ".png", lambda file: page.save(file, "PNG"))
 
 
+def cloud(points: Tensor, bounds: tuple[float, float, float, float], side: int = 112) -> Tensor:
+    """Points (N, 2) as one grey picture (1, 1, side, side) in [0, 1], for a frame of a film.
+
+    Args:
+        bounds: (x_low, x_high, y_low, y_high); points outside are left out.
+    """
+    window = (bounds[:2], bounds[2:])
+    counts, _, _ = np.histogram2d(*to_array(points).T, bins=side, range=window)
+    return Tensor(counts.T[::-1].clip(max=3) / 3)[None, None]  # white: 3 points in a cell
+
+
 def image_grid(
     x,
     path: str | Path,

@@ -156,25 +156,72 @@ def curves(
         UserError: An x and a y differ in length.
     """
     with _figure(path, 6.0, 3.6) as figure:
-        axes, ends = figure.add_subplot(), []
-        for (name, xy), color in zip(series.items(), cycle(OKABE_ITO), strict=False):
-            x, y = map(to_array, xy)
-            check_count(x, len(y), f"x values for {name}")
-            if band and name in band:
-                low, high = map(to_array, band[name])
-                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-            x, y = x[np.isfinite(y)], y[np.isfinite(y)]
-            y = _draw_curve(axes, x, y, color, "o-" if markers else "-")
-            ends += [(end, name, color) for end in y[-1:]]
+        axes = figure.add_subplot()
+        ends = _draw_curves(axes, series, band or {}, "o-" if markers else "-")
         ends += _horizontal_lines(axes, hlines)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=textwrap.fill(title, 66))
-        axes.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
-        axes.set_ylim(ylim)
-        axes.margins(x=0.02)
-        axes.grid(color="#E4E4E4", linewidth=0.6)
-        _plain_log_ticks(axes.xaxis)
-        _plain_log_ticks(axes.yaxis)
-        _label_lines(axes, ends)
+        axes.set_xscale("log" if logx else "linear")
+        _finish_curves(axes, ends, ylim, logy=logy)
+    return Path(path)
+
+
+def _draw_curves(
+    axes, series: Mapping[str, tuple], band: Mapping[str, tuple], style: str
+) -> list[tuple[float, str, str]]:
+    """Draw named curves with their bands; return (last y, name, colour) of each."""
+    ends = []
+    for (name, xy), color in zip(series.items(), cycle(OKABE_ITO), strict=False):
+        x, y = map(to_array, xy)
+        check_count(x, len(y), f"x values for {name}")
+        if name in band:
+            low, high = map(to_array, band[name])
+            axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+        x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+        y = _draw_curve(axes, x, y, color, style)
+        ends += [(end, name, color) for end in y[-1:]]
+    return ends
+
+
+def _finish_curves(axes, ends: Sequence[tuple], ylim: tuple | None, *, logy: bool) -> None:
+    """Scale, grid, and the names at the ends of the curves."""
+    axes.set_yscale("log" if logy else "linear")
+    axes.set_ylim(ylim)
+    axes.margins(x=0.02)
+    axes.grid(color="#E4E4E4", linewidth=0.6)
+    _plain_log_ticks(axes.xaxis)
+    _plain_log_ticks(axes.yaxis)
+    _label_lines(axes, ends)
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    path: str | Path,
+    *,
+    xlabel: str,
+    title: str = "",
+    logy: Sequence[str] = (),
+    columns: int = 2,
+) -> Path:
+    """Draw several panels of named curves over one quantity.
+
+    Args:
+        panels: What a panel's y axis says, to its curves as in `curves`.
+        xlabel: The quantity along x, of all panels.
+        logy: Panels with a logarithmic y axis.
+        columns: Most panels in a row.
+    """
+    rows = -(-len(panels) // columns)
+    columns = -(-len(panels) // rows)
+    with _figure(path, 4.4 * columns, 2.3 * rows + 0.6) as figure:
+        every = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
+        for axes, (ylabel, series) in zip(every, panels.items(), strict=False):
+            ends = _draw_curves(axes, series, {}, "-")
+            axes.set(ylabel=ylabel)
+            _finish_curves(axes, ends, None, logy=ylabel in logy)
+        for axes in every[len(panels) :]:
+            axes.set_axis_off()
+        figure.supxlabel(xlabel, fontsize=10)
+        figure.suptitle(textwrap.fill(title, 40 * columns))
     return Path(path)
 
 
@@ -255,11 +302,17 @@ def _panels(
 
 
 def scatter_2d(
-    points: Mapping[str, Tensor], path: str | Path, *, bounds: Bounds | None = None, title: str = ""
+    points: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    bounds: Bounds | None = None,
+    columns: int = 4,
+    title: str = "",
 ) -> Path:
     """Draw named point clouds (N, 2), such as data and model, side by side on equal axes.
 
     Args:
+        columns: Most panels in a row.
         bounds: (x_low, x_high, y_low, y_high); what holds 99.8% of all points if not given.
 
     Raises:
@@ -271,7 +324,7 @@ def scatter_2d(
         low, high = np.nanpercentile(np.concatenate([*clouds.values()]), [0.1, 99.9], axis=0)
         room = 0.06 * max(*(high - low), 1e-6)
         bounds = low[0] - room, high[0] + room, low[1] - room, high[1] + room
-    with _panels(path, list(clouds), bounds, title) as (_, every):
+    with _panels(path, list(clouds), bounds, title, columns=columns) as (_, every):
         for axes, cloud in zip(every, clouds.values(), strict=True):
             dense = min(math.sqrt(2000 / len(cloud)), 2)
             look = {"s": 5 * dense, "alpha": min(0.6 * dense, 0.6), "linewidths": 0}

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -232,6 +232,17 @@ class Run:
         shown = {name: xy for name, xy in logged.items() if xy[0]}
         path = self.path(picture)
         return plotting.curves(shown, path, xlabel="epoch", ylabel=ylabel, title=title, **style)
+
+    def draw_histories(
+        self, panels: Mapping[str, Sequence[str]], *, picture: str = "learning_curve.png", **style
+    ) -> Path:
+        """Draw logged quantities in panels: the label of each y axis, to names of quantities."""
+        logged = {
+            label: {name: self.series(name) for name in names if self.series(name)[0]}
+            for label, names in panels.items()
+        }
+        shown = {label: curves for label, curves in logged.items() if curves}
+        return plotting.curve_panels(shown, self.path(picture), xlabel="epoch", **style)
 
     def path(self, name: str) -> Path:
         """Path of a file in the run's folder."""
