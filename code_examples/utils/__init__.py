@@ -11,7 +11,7 @@ from .metrics import (
     sample_quality,
     ssim,
 )
-from .models import in_parts, unwrapped
+from .models import grad_norm, in_parts, nearest, unwrapped, update_ema
 from .pictures import animation, cloud, image_grid, image_rows, strips
 from .plotting import (
     bars,

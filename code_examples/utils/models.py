@@ -1,4 +1,4 @@
-"""How models are called: on long inputs, and inside torchrun's wrapper."""
+"""What is done to any model: call it on long inputs, unwrap it, average its weights."""
 
 from collections.abc import Callable
 
@@ -30,3 +30,26 @@ def in_parts(
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model itself, also where the wrapper of `Run.data_parallel` stands in its place."""
     return getattr(model, "module", model)
+
+
+def grad_norm(model: nn.Module) -> Tensor:
+    """Length of the gradient of all weights together, ()."""
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move an exponential moving average of the weights by 1 - decay of the way towards them.
+
+    Buffers are copied: those of batch norm are averages already. Yazici et al. (2019), The unusual
+    effectiveness of averaging in GAN training, arXiv:1806.04498.
+    """
+    for mean, now in zip(ema.parameters(), model.parameters(), strict=True):
+        mean.lerp_(now, 1 - decay)
+    for mean, now in zip(ema.buffers(), model.buffers(), strict=True):
+        mean.copy_(now)
+
+
+def nearest(x: Tensor, data: Tensor) -> Tensor:
+    """The member of data (N, ...) nearest to each x (M, ...), by the distance of the pixels."""
+    return data[torch.cdist(x.flatten(1), data.flatten(1)).argmin(dim=1)]
