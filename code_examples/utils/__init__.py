@@ -8,6 +8,7 @@ from .metrics import (
     bits_per_dim,
     probe_accuracy,
     psnr,
+    quick_frechet_distance,
     sample_quality,
     ssim,
 )

@@ -201,15 +201,9 @@ def sample_quality(samples: Tensor, reference: "ImageData") -> dict[str, float |
     Raises:
         UserError: for pictures outside [0, 1] or fewer than 8 of them.
     """
-    from .digit_network import shipped_reference
-
     start = time.perf_counter()
     features, probs = digit_features(samples)
-    if reference.name in SHIPPED_REFERENCE:
-        name, (mu, cov, real) = "MNIST", shipped_reference()
-    else:
-        name, (real, _) = reference.name, digit_features(reference.test)
-        mu, cov = gaussian_statistics(real)
+    name, mu, cov, real = _statistics(reference)
     precision, recall = precision_recall(real, features)
     return {
         "frechet_distance": frechet_distance(mu, cov, *gaussian_statistics(features)),
@@ -223,6 +217,23 @@ def sample_quality(samples: Tensor, reference: "ImageData") -> dict[str, float |
         "metrics_num_reference": len(real),
         "metrics_seconds": time.perf_counter() - start,
     }
+
+
+def quick_frechet_distance(samples: Tensor, reference: "ImageData") -> float:
+    """The Frechet distance of `sample_quality` alone, in a fraction of the time: for curves."""
+    features, _ = digit_features(samples)
+    _, mu, cov, _ = _statistics(reference)
+    return frechet_distance(mu, cov, *gaussian_statistics(features))
+
+
+def _statistics(reference: "ImageData") -> tuple[str, Tensor, Tensor, Tensor]:
+    """Name, mean, covariance and features (N, D) of the real pictures to compare with."""
+    from .digit_network import shipped_reference
+
+    if reference.name in SHIPPED_REFERENCE:
+        return "MNIST", *shipped_reference()
+    real, _ = digit_features(reference.test)
+    return reference.name, *gaussian_statistics(real), real
 
 
 def _check_pair(x: Tensor, y: Tensor, smallest: int = 1) -> None:

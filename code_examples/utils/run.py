@@ -250,10 +250,14 @@ class Run:
 
     def save_samples(self, samples: Tensor, *, title: str) -> None:
         """Write samples.npy, float32 (N, C, H, W) in [0, 1], and the first 64 as samples.png."""
+        self.save_points(samples)
+        pictures.image_grid(samples[:64], self.path("samples.png"), columns=8, title=title)
+
+    def save_points(self, samples: Tensor) -> None:
+        """Write samples.npy only, float32, such as (N, 2) points in the plane."""
         buffer = io.BytesIO()
         np.save(buffer, samples.detach().float().cpu().numpy())
         self._write("samples.npy", buffer.getvalue())
-        pictures.image_grid(samples[:64], self.path("samples.png"), columns=8, title=title)
 
     def finish(self, **metrics: float | str) -> None:
         """Write metrics.json (flat; the run's own numbers first), print it and name the pictures.

@@ -7,6 +7,13 @@ from pathlib import Path
 from code_examples import utils
 
 
+def history(folder: Path, column: str) -> tuple[list[float], list[float]]:
+    """A column of a run's history.csv: (epochs, values)."""
+    rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
+    pairs = [(float(r["epoch"]), float(r[column])) for r in rows if r[column]]
+    return [epoch for epoch, _ in pairs], [value for _, value in pairs]
+
+
 def curves(folders: list[Path], names: dict[str, str], path: Path, **style) -> Path:
     """Draw quantities of history.csv over the epochs, the mean of the runs and a band around it.
 
@@ -18,12 +25,9 @@ def curves(folders: list[Path], names: dict[str, str], path: Path, **style) -> P
     """
     series, band = {}, {}
     for column, name in names.items():
-        runs = []
-        for folder in folders:
-            rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
-            runs.append([(float(r["epoch"]), float(r[column])) for r in rows if r[column]])
-        epochs = [epoch for epoch, _ in runs[0]]
-        values = list(zip(*[[value for _, value in r] for r in runs], strict=True))
+        runs = [history(folder, column) for folder in folders]
+        epochs = runs[0][0]
+        values = list(zip(*[y for _, y in runs], strict=True))
         series[name] = (epochs, [sum(v) / len(v) for v in values])
         band[name] = ([min(v) for v in values], [max(v) for v in values])
     title = f"A normal run: mean and range of {len(folders)} seeds"
