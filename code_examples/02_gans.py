@@ -306,15 +306,15 @@ def unrolled(
     """The discriminator's weights after k steps of gradient descent, as functions of the fakes.
 
     The generator's gradient then includes how the discriminator will react. Metz et al. (2017),
-    Unrolled generative adversarial networks, arXiv:1611.02163, eq. (7) to (9).
+    arXiv:1611.02163; notes/02 eq. (2.23).
     """
     weights = dict(discriminator.named_parameters())
     for _ in range(config.unrolled):
         logits = (functional_call(discriminator, weights, (x, y)) for x in (real, fake))
         loss = LOSSES[config.model][0](*logits)
-        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
         step = config.unrolled_lr
-        weights = {n: w - step * g for (n, w), g in zip(weights.items(), slopes, strict=True)}
+        weights = {n: w - step * g for (n, w), g in zip(weights.items(), gradients, strict=True)}
     return weights
 
 
@@ -387,7 +387,7 @@ def count_modes(samples: Tensor, centers: Tensor, std: float) -> tuple[int, floa
 
 
 # What a flag is when it is not given, for pictures and for points in the plane.
-DEFAULTS = {"epochs": 70, "batch_size": 64, "lr": 4e-3, "two_time_scales": 0.1, "latent_dim": 64}
+DEFAULTS = {"epochs": 70, "batch_size": 64, "lr": 4e-3, "two_time_scales": 0.05, "latent_dim": 64}
 DEFAULTS |= {"d_steps": 1, "gradient_penalty": 0.0, "clip": 0.0, "spectral_norm": False}
 PLANE = {"epochs": 60, "batch_size": 128, "lr": 1e-3, "two_time_scales": 1.0, "latent_dim": 2}
 CRITIC = {"d_steps": 5, "two_time_scales": 1.0, "lr": 1e-3}
@@ -413,7 +413,7 @@ class Config(utils.Config):
     lr: float | None = None
     """Peak learning rate of the generator; 4e-3 unless given, 1e-3 for critics and in the plane."""
     two_time_scales: float | None = None
-    """The discriminator's learning rate over the generator's; 0.1 unless given, 1 in the plane."""
+    """The discriminator's learning rate over the generator's; 0.05 unless given, 1 in the plane."""
     latent_dim: int | None = None
     """Latent dimensions; 64 unless given, 2 in the plane."""
     d_steps: int | None = None

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.stats import chi2
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 import code_examples
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "notes" / "figures"
 NOTES = sorted((ROOT / "notes").glob("[0-9][0-9]_*.md"))
 FUNDAMENTALS = NOTES[0]
+GANS = ROOT / "notes" / "02_gans_detailed_guide.md"
 VAES = ROOT / "notes" / "03_vaes_and_latent_variable_models.md"
 SMALL = {
     "autoencoder_compression": {"sizes": (2,), "seeds": 1},
@@ -873,3 +875,78 @@ def test_probabilistic_pca_by_hand():
             w += scale * torch.randn(4, 1, generator=g).double()
             other = noise * torch.exp(scale * torch.randn(1, generator=g).double())
             assert nll(w @ w.T + other * torch.eye(4).double()) >= nll(model) - 1e-12
+
+
+# --- Note 2, recomputed
+
+told = partial(stated, note=GANS)
+
+
+def test_what_the_game_is_worth():
+    """notes/02 sections 1 to 3: losses by hand, the Jensen-Shannon divergence, the slopes."""
+    for right in (0.5, 0.9, 0.1):
+        logit = torch.tensor([right]).logit()
+        loss = code_examples.gans.discriminator_loss(logit, -logit).item()
+        assert loss == pytest.approx(-2 * math.log(right), rel=1e-5)
+        assert told(loss)
+    assert told(math.log(2))
+    assert told(1 / (1 + math.exp(-0.5)))
+    g = torch.Generator().manual_seed(0)
+    p, q = torch.rand(2, 9, generator=g).double()
+    p, q = p / p.sum(), q / q.sum()
+    m, best = (p + q) / 2, p / (p + q)
+    value = (p * best.log() + q * (1 - best).log()).sum().item()
+    divergence = (kl(p, m) + kl(q, m)) / 2
+    assert value == pytest.approx(2 * divergence - 2 * math.log(2))
+    # eq. (2.7): the slope of the non-saturating loss is that of KL(q, p) - 2 JS, at fixed D
+    a = q.log().requires_grad_()
+    now = a.softmax(0)
+    mixed = (p + now) / 2
+    target = (now * (now / p).log()).sum()
+    target = target - (p * (p / mixed).log()).sum() - (now * (now / mixed).log()).sum()
+    (expected,) = torch.autograd.grad(target, a)
+    (slope,) = torch.autograd.grad(-(a.softmax(0) * best.log()).sum(), a)
+    torch.testing.assert_close(slope, expected)
+
+
+def test_distances_of_gaussians_and_the_size_of_a_clipped_critic():
+    u = (torch.arange(400_000).double() + 0.5) / 400_000
+    half = (Normal(0.0, 1.0).icdf(u) - Normal(0.0, 0.5).icdf(u)).abs().mean().item()
+    assert half == pytest.approx(0.5 * math.sqrt(2 / math.pi), abs=1e-4)
+    assert told(half)
+    assert told(0.01 * math.sqrt(128))
+    assert told(1.28 * 1.28 * 0.01 * math.sqrt(128))
+    equal = math.sqrt(8 / 3 * math.log(2))
+    assert Normal(0.0, 1.0).log_prob(torch.tensor(equal)).item() == pytest.approx(
+        Normal(0.0, 2.0).log_prob(torch.tensor(equal)).item(), abs=1e-6
+    )
+    assert told(equal**2)
+    assert told(equal)
+
+
+def test_the_smallest_gan_circles_and_r1_damps_it():
+    """notes/02 eqs. (2.17) and (2.18), by autograd on the losses."""
+
+    def velocity(state, gamma=0.0):
+        theta, psi = state
+        play = torch.nn.functional.softplus
+        loss_g = play(-psi.detach() * theta)
+        loss_d = play(psi * theta.detach()) + gamma * 0.5 * psi.square()
+        (down,) = torch.autograd.grad(loss_g, theta, create_graph=True)
+        (side,) = torch.autograd.grad(loss_d, psi, create_graph=True)
+        return -down, -side
+
+    for gamma, largest in ((0.0, 0.0), (1.0, -0.5), (2.0, -0.1340)):
+        rows, step = [], 1e-4
+        for move in ((step, 0.0), (0.0, step)):
+            state = torch.tensor(move, dtype=torch.float64, requires_grad=True)
+            rows.append([v.item() / step for v in velocity((state[0], state[1]), gamma)])
+        values = torch.linalg.eigvals(torch.tensor(rows).T)
+        assert values.real.max().item() == pytest.approx(largest, abs=0.02)
+    assert told(0.1340)
+
+
+def test_shares_of_good_samples():
+    for dims in (1, 2, 3):
+        assert told(chi2.cdf(9, dims))
+    assert told(math.log(0.9 / 0.1))

@@ -32,7 +32,7 @@ RUNS = {
 class Config(gans.Config):
     """Train the default and its variations for the same time."""
 
-    minutes: float | None = 0.6
+    minutes: float | None = 0.5
     """Training time of each run; --epochs counts passes instead, if --minutes is None."""
     figures: Path = HERE
     """Where the picture goes."""
