@@ -11,8 +11,8 @@ Paper:   Goodfellow et al. (2014), Generative adversarial nets, arXiv:1406.2661;
          Radford et al. (2016), DCGAN, arXiv:1511.06434. Other papers stand beside their code.
 Run:     python code_examples/02_gans.py
          python code_examples/02_gans.py --dataset ring
-Expect:  after two minutes on two CPU cores with bfloat16, a Frechet distance of 4.1 for 2,000 samples
-         (three seeds: 3.9 to 4.3), recall 0.79; on the ring 8 of 8 modes and 99% good samples.
+Expect:  after two minutes on two CPU cores with bfloat16, a Frechet distance of 4.1 (three seeds:
+         3.9 to 4.3) for 2,000 samples, recall 0.79; on the ring 8 of 8 modes, 99% good samples.
 """
 
 import copy
@@ -249,7 +249,7 @@ def gradient_penalty(
 
 
 def r1_penalty(discriminator: Loss, real: Tensor, y: Tensor | None = None) -> Tensor:
-    """E[slope^2] / 2 at real examples, (); Mescheder et al. (2018); notes/02 eq. (2.14)."""
+    """E[slope^2] / 2 at real examples, (); Mescheder et al. (2018); notes/02 eq. (2.15)."""
     return 0.5 * slopes(discriminator, real, y).square().mean()
 
 
@@ -307,7 +307,7 @@ def unrolled(
     """The discriminator's weights after k steps of gradient descent, as functions of the fakes.
 
     The generator's gradient then includes how the discriminator will react. Metz et al. (2017),
-    arXiv:1611.02163; notes/02 eq. (2.23).
+    arXiv:1611.02163; notes/02 eq. (2.24).
     """
     weights = dict(discriminator.named_parameters())
     for _ in range(config.unrolled):
@@ -391,11 +391,10 @@ def count_modes(samples: Tensor, centers: Tensor, std: float) -> tuple[int, floa
 DEFAULTS = {"epochs": 70, "batch_size": 64, "lr": 4e-3, "two_time_scales": 0.05, "latent_dim": 64}
 DEFAULTS |= {"d_steps": 1, "gradient_penalty": 0.0, "clip": 0.0, "spectral_norm": False}
 PLANE = {"epochs": 60, "batch_size": 128, "lr": 1e-3, "two_time_scales": 1.0, "latent_dim": 2}
-CRITIC = {"d_steps": 5, "two_time_scales": 1.0, "lr": 1e-3}
 VARIANTS = {
-    "wgan": CRITIC | {"clip": 0.01},
-    "wgan-gp": CRITIC | {"gradient_penalty": 10.0},
-    "hinge": {"spectral_norm": True},
+    "wgan": {"d_steps": 5, "two_time_scales": 1.0, "lr": 1e-3, "clip": 0.01},
+    "wgan-gp": {"d_steps": 2, "two_time_scales": 1.0, "lr": 3e-3, "gradient_penalty": 10.0},
+    "hinge": {"spectral_norm": True, "two_time_scales": 1.0, "lr": 2e-3},
 }
 
 
@@ -412,13 +411,13 @@ class Config(utils.Config):
     batch_size: int | None = None
     """Real examples a step; 64 unless given, 128 in the plane."""
     lr: float | None = None
-    """Peak learning rate of the generator; 4e-3 unless given, 1e-3 for critics and in the plane."""
+    """Peak rate of the generator; 4e-3 unless given, critics, hinge and plane 1e-3 to 3e-3."""
     two_time_scales: float | None = None
-    """The discriminator's learning rate over the generator's; 0.05 unless given, 1 in the plane."""
+    """D's learning rate over the generator's; 0.05 unless given (critics, hinge, plane 1)."""
     latent_dim: int | None = None
     """Latent dimensions; 64 unless given, 2 in the plane."""
     d_steps: int | None = None
-    """Discriminator steps for each step of the generator; 1 unless given (wgan, wgan-gp 5)."""
+    """Discriminator steps for each step of the generator; 1 unless given (wgan-gp 2, wgan 5)."""
     width: int = 32
     """Channels at half the resolution; a quarter of it has twice as many."""
     beta1: float = 0.5

@@ -925,7 +925,7 @@ def test_distances_of_gaussians_and_the_size_of_a_clipped_critic():
 
 
 def test_the_smallest_gan_circles_and_r1_damps_it():
-    """notes/02 eqs. (2.17) and (2.18), by autograd on the losses."""
+    """notes/02 eqs. (2.18) and (2.19), by autograd on the losses."""
 
     def velocity(state, gamma=0.0):
         theta, psi = state

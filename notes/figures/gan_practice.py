@@ -23,8 +23,6 @@ RUNS = {
     "packing 2": {"packing": 2},
     "saturating loss": {"model": "minimax"},
     "least squares": {"model": "lsgan"},
-    "hinge": {"model": "hinge"},
-    "WGAN-GP": {"model": "wgan-gp"},
 }
 
 
