@@ -32,6 +32,9 @@ VAES = ROOT / "notes" / "03_vaes_and_latent_variable_models.md"
 SMALL = {
     "autoencoder_compression": {"sizes": (2,), "seeds": 1},
     "autoencoder_gallery": {"seeds": 2},
+    "gan_gallery": {"seeds": 1},
+    "gan_modes": {"seeds": 1},
+    "gan_one_dimension": {"steps": 20},
     "vae_gallery": {"seeds": 1},
     "vae_gradient_variance": {"draws": 50},
     "vae_rate_distortion": {"betas": (1.0,)},
