@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -340,6 +341,33 @@ def test_points_in_the_plane(flags, tmp_path):
     assert np.load(tmp_path / "samples.npy").shape == (2500, 2)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["objects"]
     assert {"generator", "discriminator", "ema"} <= set(saved)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
+    """Both players, both optimisers and the average are in the checkpoint."""
+    flags = {"dataset": "ring", "epochs": 1, "quick": True, "packing": 2}
+    gans.main(Config(out=tmp_path / "whole", **flags))
+    monkeypatch.setattr(sys.modules["code_examples.utils.run"], "SAVE_SECONDS", 0)
+    step, calls = gans.generator_step, []
+
+    def killed(*args):
+        calls.append(0)
+        if len(calls) == 31:
+            raise RuntimeError("killed")
+        return step(*args)
+
+    monkeypatch.setattr(gans, "generator_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        gans.main(Config(out=tmp_path / "cut", **flags))
+    gans.main(Config(out=tmp_path / "cut", resume=True, **flags))
+    assert len(calls) == 31 + 32
+    whole, cut = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["objects"]
+        for name in ("whole", "cut")
+    )
+    for player in ("generator", "discriminator", "ema"):
+        for name, weight in whole[player].items():
+            assert torch.equal(weight, cut[player][name]), (player, name)
 
 
 def test_a_critic_makes_several_steps_for_each_of_the_generator(tmp_path, monkeypatch):
