@@ -308,7 +308,7 @@ def test_the_diagnosis_names_what_is_wrong():
 # --- Experiment
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["dcgan", "wgan-gp", "conditional"])
 def test_main_writes_a_whole_run(model, tmp_path):
     gans.main(Config(model=model, epochs=1, quick=True, out=tmp_path, width=4, latent_dim=4))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -329,7 +329,10 @@ def test_main_writes_a_whole_run(model, tmp_path):
         {"unrolled": 2},
         {"r1": 1.0, "smoothing": 0.1},
         {"spectral_norm": True, "gradient_penalty": 1.0},
-        {"model": "wgan-gp"},
+        {"model": "wgan"},
+        {"model": "lsgan"},
+        {"model": "minimax"},
+        {"model": "hinge"},
     ],
     ids=str,
 )

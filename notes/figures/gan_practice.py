@@ -32,6 +32,8 @@ class Config(gans.Config):
 
     minutes: float | None = 0.5
     """Training time of each run; --epochs counts passes instead, if --minutes is None."""
+    rows: int = len(RUNS)
+    """How many of the runs, for a shorter look."""
     figures: Path = HERE
     """Where the picture goes."""
 
@@ -40,7 +42,7 @@ def main(config: Config) -> None:
     """Run everything and draw the Frechet distances."""
     folder, table = config.out or utils.ROOT / "outputs" / "figures", {}
     minutes = None if config.quick else config.minutes
-    for name, flags in RUNS.items():
+    for name, flags in list(RUNS.items())[: config.rows]:
         out = folder / f"gan-practice-{name.replace(' ', '-').replace(',', '')}"
         same = {"minutes": minutes, "quick": config.quick, "dataset": config.dataset}
         same |= {"epochs": config.epochs} if config.quick else {}
