@@ -118,7 +118,7 @@ def image_networks(
 ) -> tuple[Generator, Discriminator]:
     """The networks for pictures: all convolutions at a half and a quarter of the resolution."""
     channels, height, wide = shape
-    h, w = ceil(height / 4), ceil(wide / 4)
+    h, w = max(2, ceil(height / 4)), max(2, ceil(wide / 4))  # the discriminator halves once more
     latent, width = config.latent_dim, config.width
     generator = nn.Sequential(
         nn.Linear(latent + num_classes, 2 * width * h * w, bias=False),
@@ -478,7 +478,8 @@ def diagnose(run: utils.Run, samples: Tensor, data: Tensor) -> list[str]:
 
     def late(name: str) -> float:  # mean over the last third of the training
         values = run.series(name)[1]
-        return sum(values[-(-2 * len(values) // 3) :]) / max(1, len(values) // 3)
+        last = values[2 * len(values) // 3 :]
+        return sum(last) / max(1, len(last))
 
     said = []
     if run.series("d_real")[0] and late("d_real") > 0.97 and late("d_fake") < 0.03:
@@ -486,7 +487,7 @@ def diagnose(run: utils.Run, samples: Tensor, data: Tensor) -> list[str]:
             f"the discriminator is never wrong: D(real) {late('d_real'):.3f}, D(fake) "
             f"{late('d_fake'):.3f}. Try --r1 1, --spectral-norm True, or a lower --two-time-scales"
         )
-    if late("g_grad_norm") < 1e-3 * late("d_grad_norm"):
+    if run.series("g_grad_norm")[0] and late("g_grad_norm") < 1e-3 * late("d_grad_norm"):
         said.append(
             f"the generator's gradient has vanished: {late('g_grad_norm'):.1e}. Try the "
             "non-saturating --model dcgan, or --model wgan-gp"
