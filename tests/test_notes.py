@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import chi2
+from scipy.stats import chi2, ncx2, norm
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 import code_examples
@@ -920,7 +920,19 @@ def test_distances_of_gaussians_and_the_size_of_a_clipped_critic():
     assert half == pytest.approx(0.5 * math.sqrt(2 / math.pi), abs=1e-4)
     assert told(half)
     assert told(0.01 * math.sqrt(128))
-    assert told(1.28 * 1.28 * 0.01 * math.sqrt(128))
+    assert told(0.01 * math.sqrt(2 * 128), 2)
+    assert told(0.01 * math.sqrt(784 * 128))
+    hidden = 0.01 * 128 * 0.01 * math.sqrt(128)  # question 7, but for the first matrix
+    assert told(0.01 * math.sqrt(2 * 128) * hidden)
+    assert told(0.01 * math.sqrt(784 * 128) * hidden)
+    worst = [torch.full(n, 0.01).double() for n in ((128, 2), (128, 128), (1, 128))]
+    assert math.prod(torch.linalg.matrix_norm(w, 2).item() for w in worst) == pytest.approx(
+        0.16 * hidden  # weights that are all equal reach the bound
+    )
+    both = quad(lambda u: abs(norm.ppf(u) - norm.ppf(u, 0.5, 0.5)), 0, 1)[0]
+    parts = 0.5 * math.sqrt(2 / math.pi) * math.exp(-0.5), 0.5 * (1 - 2 * norm.cdf(-1))
+    assert sum(parts) == pytest.approx(both, abs=1e-7)
+    assert all(map(told, (*parts, both)))
     equal = math.sqrt(8 / 3 * math.log(2))
     assert Normal(0.0, 1.0).log_prob(torch.tensor(equal)).item() == pytest.approx(
         Normal(0.0, 2.0).log_prob(torch.tensor(equal)).item(), abs=1e-6
@@ -955,3 +967,153 @@ def test_shares_of_good_samples():
     for dims in (1, 2, 3):
         assert told(chi2.cdf(9, dims))
     assert told(math.log(0.9 / 0.1))
+
+
+def test_what_a_perfect_discriminator_says_about_a_lost_mode():
+    """notes/02 sections 2.2 and 8, by sums over finitely many values."""
+    for modes in (2, 8, 25):
+        p, q = torch.full((modes,), 1 / modes).double(), torch.eye(modes).double()[0]
+        best = p / (p + q)
+        loss = -(p * best.log() + torch.special.xlogy(q, 1 - best)).sum().item()
+        assert told(loss)
+        mixed = (p + q) / 2
+        twice_js = kl(p, mixed) + math.log(1 / mixed[0].item())
+        assert 2 * math.log(2) - loss == pytest.approx(twice_js)
+        if modes == 2:
+            assert told(twice_js / 2)
+        if modes == 8:
+            assert told(twice_js)
+            assert told(math.log(modes) - twice_js)
+            u = q / p  # section 4: (2.7) is the mean of a convex function of q / p
+            convex = (p * (1 + u) * (1 + u).log()).sum().item() - 2 * math.log(2)
+            assert convex == pytest.approx(math.log(modes) - twice_js)
+
+
+def test_other_games_and_what_they_measure():
+    """notes/02 section 4, least squares with 1, -1 and 0; section 5.4, hinge; by search over a."""
+    g = torch.Generator().manual_seed(0)
+    p, q = torch.rand(2, 7, generator=g).double()
+    p, q = p / p.sum(), q / q.sum()
+    a = torch.linspace(-1, 1, 20_001).double()[:, None]
+    squares = p * (a - 1).square() + q * (a + 1).square()
+    best = a[squares.argmin(0), 0]
+    assert best.numpy() == pytest.approx(((p - q) / (p + q)).numpy(), abs=1e-4)
+    chi_squared = ((p - q).square() / (p + q)).sum().item()
+    assert ((p + q) * best.square()).sum().item() == pytest.approx(chi_squared, abs=1e-3)
+    wide = torch.linspace(-3, 3, 601).double()[:, None]
+    hinge = (p * (1 - wide).relu() + q * (1 + wide).relu()).amin(0).sum().item()
+    assert hinge == pytest.approx(2 - (p - q).abs().sum().item(), abs=1e-9)
+
+
+def test_smoothing_moves_the_value_of_a_blind_discriminator():
+    logits = torch.linspace(-4, 4, 8_001).double()
+    losses = 0.9 * (-logits).exp().log1p() + 1.1 * logits.exp().log1p()
+    assert losses.min().item() == pytest.approx(1.3763, abs=1e-4)
+    assert logits[losses.argmin()].sigmoid().item() == pytest.approx(0.45, abs=1e-3)
+    assert told(-0.9 * math.log(0.45) - 1.1 * math.log(0.55))
+
+
+def round_matrix(rate, beta, in_turns):
+    """One round of both players of the Dirac-GAN near its solution: theta, psi and two momenta."""
+
+    def play(theta, psi, m_theta, m_psi):
+        m_psi = beta * m_psi - 0.5 * theta
+        seen = psi + rate * m_psi if in_turns else psi
+        m_theta = beta * m_theta + 0.5 * seen
+        return [theta + rate * m_theta, psi + rate * m_psi, m_theta, m_psi]
+
+    return np.array([play(*unit) for unit in np.eye(4)]).T
+
+
+def test_momentum_drives_the_players_outwards():
+    """notes/02 sections 6.1 and 7.2: moduli of the exact eigenvalues against the expansion."""
+    for beta in (-0.5, 0.0, 0.5, 0.9):
+        h = 0.005
+        for in_turns in (False, True):
+            exact = abs(np.linalg.eigvals(round_matrix(h * (1 - beta), beta, in_turns))).max()
+            factor = beta / (1 - beta) / 4 if in_turns else (1 + beta) / (1 - beta) / 8
+            assert exact - 1 == pytest.approx(h**2 * factor, rel=0.01, abs=1e-9)
+    together = abs(np.linalg.eigvals(round_matrix(0.1, 0.0, False))).max()
+    assert together == pytest.approx(math.sqrt(1 + 0.1**2 / 4))
+    half = abs(np.linalg.eigvals(round_matrix(0.05, 0.5, True))).max()
+    assert told(half)
+    assert half == pytest.approx(1 + 0.1**2 / 4, abs=5e-5)
+    # question 12
+    after = [
+        abs(np.linalg.eigvals(round_matrix(0.02 * (1 - b), b, True))).max() ** 10_000
+        for b in (0.0, 0.5, 0.9)
+    ]
+    assert after[0] == pytest.approx(1, abs=1e-6)
+    assert told(after[1])
+    assert told(math.e)
+    assert told(after[2], 0)
+    assert math.exp(9) == pytest.approx(8100, rel=0.001)
+
+
+def test_unrolling_damps_like_r1():
+    """notes/02 eq. (2.25) and below it, by autograd through the discriminator's steps."""
+    steps, eta, rows = 5, 0.1, []
+    play = torch.nn.functional.softplus
+    for move in ((1e-4, 0.0), (0.0, 1e-4)):
+        theta, psi = (torch.tensor(m, dtype=torch.float64, requires_grad=True) for m in move)
+        foreseen = psi
+        for _ in range(steps):
+            loss = play(torch.zeros_like(psi)) + play(foreseen * theta)
+            (down,) = torch.autograd.grad(loss, foreseen, create_graph=True)
+            foreseen = foreseen - eta * down
+        (g,) = torch.autograd.grad(play(-foreseen * theta), theta)
+        (d,) = torch.autograd.grad(play(psi * theta), psi)
+        rows.append([-g.item() / 1e-4, -d.item() / 1e-4])
+    gamma = steps * eta / 2
+    jacobian = np.array(rows).T
+    assert jacobian == pytest.approx(np.array([[-gamma, 0.5], [-0.5, 0.0]]), abs=1e-3)
+    values = np.linalg.eigvals(jacobian)
+    assert values.real == pytest.approx(-gamma / 2, abs=1e-3)
+    assert told(gamma, 2)
+    assert told(gamma / 2, 3)
+
+
+def test_an_average_of_weights_over_noise_and_over_circles():
+    d, k = 0.999, np.arange(40_000)
+    weights = (1 - d) * d**k
+    assert 1 / (weights**2).sum() == pytest.approx(1999)
+    for period in (500, 5000):
+        left = abs((weights * np.exp(2j * math.pi * k / period)).sum())
+        assert told(left)
+
+
+def test_a_gradient_of_the_sum_sees_no_slope_behind_a_centred_batch():
+    x = torch.tensor([0.3, -1.2]).double()
+
+    def centred(x):
+        return x - x.mean()
+
+    penalty = code_examples.gans.gradient_penalty(centred, x[:, None], x[:, None])
+    jacobian = torch.autograd.functional.jacobian(centred, x)
+    assert penalty.item() == pytest.approx(1)
+    assert jacobian.diagonal().tolist() == [0.5, 0.5]
+
+
+def test_moments_do_not_see_the_ring():
+    ring = utils.density("ring")
+    eye = torch.eye(2).double()
+    covariance = ring.modes.T @ ring.modes / 8 + ring.std**2 * eye
+    torch.testing.assert_close(covariance, 2.01 * eye)
+    moments = torch.zeros(2), 2.01 * eye, torch.zeros(2), covariance
+    assert utils.metrics.frechet_distance(*moments) < 1e-9
+    good = 8 * ncx2.cdf((3 * ring.std) ** 2 / 2.01, 2, 4 / 2.01)
+    assert told(100 * good, 1)
+    x = math.sqrt(2.01) * torch.randn(2500, 2, generator=torch.Generator().manual_seed(0))
+    modes, share = code_examples.gans.count_modes(x, ring.modes, ring.std)
+    assert modes == 8
+    assert share == pytest.approx(good, abs=0.02)
+
+
+def test_pixel_distances_of_digits():
+    data = utils.load_images("mnist5k")
+    train, test = (x.flatten(1).double() for x in (data.train, data.test))
+    assert told(torch.cdist(test, train).amin(1).mean().item(), 2)
+    others = torch.cdist(train, train).fill_diagonal_(math.inf)
+    assert told(others.amin(1).mean().item(), 2)
+    shifted = torch.roll(data.train, 1, -1).flatten(1).double()
+    assert told((shifted - train).norm(dim=1).mean().item(), 2)
