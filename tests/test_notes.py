@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
+from scipy.integrate import quad, solve_ivp
 from scipy.stats import chi2, ncx2, norm
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 import code_examples
-from code_examples import utils, vae
+from code_examples import diffusion, utils, vae
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "notes" / "figures"
@@ -29,6 +29,7 @@ NOTES = sorted((ROOT / "notes").glob("[0-9][0-9]_*.md"))
 FUNDAMENTALS = NOTES[0]
 GANS = ROOT / "notes" / "02_gans_detailed_guide.md"
 VAES = ROOT / "notes" / "03_vaes_and_latent_variable_models.md"
+DIFFUSION = ROOT / "notes" / "04_diffusion_probabilistic_models.md"
 SMALL = {
     "autoencoder_compression": {"sizes": (2,), "seeds": 1},
     "autoencoder_gallery": {"seeds": 2},
@@ -1117,3 +1118,424 @@ def test_pixel_distances_of_digits():
     assert told(others.amin(1).mean().item(), 2)
     shifted = torch.roll(data.train, 1, -1).flatten(1).double()
     assert told((shifted - train).norm(dim=1).mean().item(), 2)
+
+
+# --- Note 4, recomputed
+
+shown = partial(stated, note=DIFFUSION)
+TWO_STEPS = diffusion.Schedule(torch.tensor([0.9, 0.72], dtype=torch.float64))  # beta = 0.1, 0.2
+
+
+def number(x):
+    """A batch of one number, (1, 1) float64."""
+    return torch.full((1, 1), x, dtype=torch.float64)
+
+
+def gaussian(schedule, s, m=0.0):
+    """The best denoiser of data N(m, s^2), by conditioning the joint Gaussian of x_0, eps, x_t."""
+
+    def denoise(x_t, t):
+        signal, noise = schedule.at(t, x_t)
+        slope = signal * s**2 / (signal**2 * s**2 + noise**2)
+        x_0 = m + slope * (x_t - signal * m)
+        return x_0, (x_t - signal * x_0) / noise
+
+    return denoise
+
+
+def test_two_steps_of_noise_and_the_way_back():
+    """notes/04 eqs. (4.1) to (4.13), against two explicit steps and Bayes' rule by quadrature."""
+    signal, noise = 1.0, 0.0
+    for beta in (0.1, 0.2):
+        signal, noise = math.sqrt(1 - beta) * signal, math.sqrt((1 - beta) * noise**2 + beta)
+    assert diffusion.q_sample(TWO_STEPS, number(1.0), 1, number(0.0)).item() == pytest.approx(
+        signal
+    )
+    assert diffusion.q_sample(TWO_STEPS, number(0.0), 1, number(1.0)).item() == pytest.approx(noise)
+    assert shown(signal**2, 2)
+    assert shown(signal)
+    assert shown(noise)
+    assert shown(0.72 / 0.28)
+    assert shown(noise / signal)
+    assert shown(math.sqrt(0.1 / 0.9))
+
+    def joint(x, k=0):  # of x at t = 0 (after one step) and x_1 = 0.5, given x_0 = 1
+        return x**k * density_of(x, math.sqrt(0.9), 0.1) * density_of(0.5, math.sqrt(0.8) * x, 0.2)
+
+    mass, first, second = (quad(partial(joint, k=k), -9, 9)[0] for k in range(3))
+    mean, variance = diffusion.posterior(TWO_STEPS, number(1.0), number(0.5), 1, 0)
+    assert mean.item() == pytest.approx(first / mass, abs=1e-7)
+    assert variance.item() == pytest.approx(second / mass - (first / mass) ** 2, abs=1e-7)
+    assert shown(mean.item())
+    assert shown(variance.item())
+    for x_0, x_t in ((1.0, 0.0), (0.0, 1.0)):
+        assert shown(diffusion.posterior(TWO_STEPS, number(x_0), number(x_t), 1, 0)[0].item())
+    mean, variance = diffusion.posterior(TWO_STEPS, number(1.0), number(0.5), 0, -1)
+    assert (mean.item(), variance.item()) == (1.0, 0.0)
+
+
+def test_the_reverse_of_a_small_step_is_gaussian_and_that_of_a_large_one_is_not():
+    """notes/04 eq. (4.14), for data of two Gaussians, by quadrature."""
+
+    def before(x):
+        return 0.5 * density_of(x, -1.0, 0.1) + 0.5 * density_of(x, 1.0, 0.1)
+
+    def error(beta, x_t):  # of the predicted mean, and the kurtosis of the true reverse step
+        alpha, h = 1 - beta, 1e-4
+
+        def joint(x, k=0, c=0.0):
+            return (x - c) ** k * before(x) * density_of(x_t, math.sqrt(alpha) * x, beta)
+
+        near = {"points": (x_t,), "limit": 200}
+        mass = quad(joint, -4, 4, **near)[0]
+        mean = quad(partial(joint, k=1), -4, 4, **near)[0] / mass
+        two, four = (quad(partial(joint, k=k, c=mean), -4, 4, **near)[0] / mass for k in (2, 4))
+        after = [
+            quad(
+                lambda x, y=y: before(x) * density_of(y, math.sqrt(alpha) * x, beta), -4, 4, **near
+            )
+            for y in (x_t - h, x_t + h)
+        ]
+        score = (math.log(after[1][0]) - math.log(after[0][0])) / (2 * h)
+        return abs(mean - (x_t + beta * score) / math.sqrt(alpha)), four / two**2, two / beta
+
+    errors, kurtosis, ratio = zip(*(error(b, 0.3) for b in (0.5, 0.01, 0.001)), strict=True)
+    assert kurtosis[0] < 2  # two humps; a Gaussian has 3
+    assert kurtosis[2] == pytest.approx(3, abs=0.01)
+    assert ratio[2] == pytest.approx(1, abs=0.02)
+    assert errors[2] < 1e-6  # Tweedie's formula: exact for the mean
+
+
+def test_where_the_schedules_spend_their_steps():
+    marks = {"linear": (259, 673), "cosine": (496, 935), "sigmoid": (500, 969)}
+    for name, (half, hundredth) in marks.items():
+        bar = diffusion.make_schedule(name, 1000)
+        assert [int((bar < v).nonzero()[0]) for v in (0.5, 0.01)] == [half, hundredth]
+        assert f"$t = {hundredth}$" in read(DIFFUSION)
+    tau = torch.arange(1, 901) / 1000
+    formula = (-0.1 * tau - 9.95 * tau.square()).exp()
+    linear = diffusion.make_schedule("linear", 1000)
+    assert linear[:900].log().numpy() == pytest.approx(formula.log().numpy(), rel=0.01, abs=1e-3)
+    betas = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2  # of the model meant
+    left = np.prod(1 - betas)
+    assert shown(left)
+    assert shown(math.sqrt(round(left, 4)))
+    assert shown(1 / math.sqrt(16_384))
+    steps = 1 - linear / torch.cat([torch.ones(1).double(), linear[:-1]])
+    ratio = (1 - linear[:-1]) / (1 - linear[1:])  # of tilde beta and beta, from t = 1 on
+    assert shown(ratio[0].item())
+    assert (ratio[89:] > 0.98).all()
+    assert ratio[88] < 0.98
+    weights = steps[1:] / (2 * (1 - steps[1:]) * (1 - linear[:-1]))
+    for t in (1, 10, 100, 500):
+        assert shown(weights[t - 1].item())
+
+
+def test_terms_of_the_bound_by_hand():
+    """notes/04 eqs. (4.19) to (4.25), against torch.distributions."""
+    x_0, x_t, x_0_hat = number(1.0), number(0.5), number(0.3)
+    parts = [diffusion.posterior(TWO_STEPS, guess, x_t, 1, 0) for guess in (x_0, x_0_hat)]
+    divergence = kl_divergence(*(Normal(mean, variance.sqrt()) for mean, variance in parts))
+    term = diffusion.bound_term(TWO_STEPS, x_0, x_0_hat, torch.tensor([1])).item()
+    assert term == pytest.approx(divergence.item())
+    assert shown(term / 0.7**2)
+    eps, eps_hat = (diffusion.eps_from_x0(x_t, x, *TWO_STEPS.at(1, x)) for x in (x_0, x_0_hat))
+    assert shown(term / (eps - eps_hat).square().item(), 2)
+    black = diffusion.Schedule(torch.tensor([0.9, 0.0001], dtype=torch.float64))
+    pixel = diffusion.prior_term(black, -number(1.0)).item()
+    prior = kl_divergence(Normal(-0.01, math.sqrt(1 - 0.0001)), Normal(0.0, 1.0)).item()
+    assert pixel == pytest.approx(prior, rel=0.01)
+    assert shown(pixel, 5)
+    assert shown(784 * pixel)
+    fine = diffusion.Schedule(torch.tensor([1 / (1 + 0.01**2), 0.5], dtype=torch.float64))
+    nats = diffusion.bound_term(fine, number(0.1), number(0.1), torch.tensor([0])).item()
+    assert shown(math.exp(-nats))
+    assert shown(nats)
+    assert shown(nats / math.log(2))
+    assert shown((1 / 255) / 0.01)
+    values = (-1 + 2 * torch.arange(256).double() / 255)[:, None]
+    first = torch.zeros(256, dtype=torch.long)
+    every = diffusion.bound_term(fine, values, torch.full_like(values, 0.013), first)
+    assert every.neg().exp().sum().item() == pytest.approx(1)
+
+
+def test_conversions_and_weights_by_hand():
+    x_0, eps = number(1.0), number(-0.5)
+    signal, noise = TWO_STEPS.at(1, x_0)
+    x_t = diffusion.q_sample(TWO_STEPS, x_0, 1, eps)
+    v = diffusion.v_from(x_0, eps, signal, noise)
+    assert shown(x_t.item())
+    assert shown(v.item())
+    angle = math.acos(signal.item())
+    velocity = math.cos(angle) * -0.5 - math.sin(angle) * 1.0
+    assert v.item() == pytest.approx(velocity)
+    snr = torch.tensor([0.9 / 0.1, 0.72 / 0.28, 0.1 / 0.9], dtype=torch.float64)
+    for predict, to_x0, said_so in (
+        ("eps", snr, "eps 0.5556, 1, 1"),
+        ("x0", torch.ones(3), "$x_0$ 5, 2.5714, 0.1111"),
+        ("v", snr + 1, "$v$ 0.5, 0.72, 0.1"),
+    ):
+        weight = diffusion.loss_weight(snr, predict, "min-snr")
+        torch.testing.assert_close(weight * to_x0, snr.clamp(max=5))
+        assert said_so in read(DIFFUSION)
+        assert [float(w) for w in said_so.split(" ", 1)[1].split(", ")] == pytest.approx(
+            weight.tolist(), abs=1e-4
+        )
+    high = torch.tensor(99.0)
+    assert diffusion.loss_weight(high, "v", "min-snr").item() == pytest.approx(0.05)
+
+
+def test_single_steps_of_the_samplers_by_hand():
+    x_t, eps = number(0.5), number(0.2)
+
+    def told_eps(x, t):
+        return diffusion.x0_from_eps(x, eps, *TWO_STEPS.at(t, x)), eps
+
+    x_s, x_0 = next(diffusion.ddim(told_eps, TWO_STEPS, x_t, (1, 0)))
+    assert shown(x_0.item())
+    assert shown(x_s.item())
+    assert shown(math.sqrt(0.9) * x_0.item() + math.sqrt(0.28) * 0.2)  # the old weight of the noise
+    mean, variance = diffusion.posterior(TWO_STEPS, x_0, x_t, 1, 0)
+    by_eps = (0.5 - 0.2 / math.sqrt(0.28) * 0.2) / math.sqrt(0.8)
+    assert mean.item() == pytest.approx(by_eps)
+    assert shown(mean.item())
+    assert shown(variance.sqrt().item())
+    # data N(0, 1) from sigma = 2 to 1 in units of the data: Euler and Heun
+    slope = 2 / 5
+    euler = 1 - slope
+    heun = 1 - (slope + euler / 2) / 2
+    exact = math.sqrt(2 / 5)
+    assert [round(v, 9) for v in (euler, heun)] == [0.6, 0.65]
+    assert shown(exact)
+    assert shown(euler - exact)
+    assert shown(heun - exact)
+    # from 4 by 2 to 1
+    sigma = torch.tensor([1.0, 2.0, 4.0]).double()
+    levels = diffusion.Schedule(1 / (1 + sigma.square()))
+    start = levels.at(2, number(1.0))[0] * math.sqrt(17)
+    path = list(diffusion.dpm_solver(gaussian(levels, 1.0), levels, start, (2, 1, 0)))
+    u = [(x / levels.at(t, x)[0]).item() for (x, _), t in zip(path, (1, 0), strict=True)]
+    first, second = (x_0.item() for _, x_0 in path)
+    assert all(map(shown, (math.sqrt(17), first, u[0], second, u[1], math.sqrt(5), math.sqrt(2))))
+    assert shown(second + 0.5 * (second - first))
+    assert shown(0.5 * u[0] + 0.5 * second)
+
+
+def test_gaussian_data_make_too_narrow_samples_with_few_steps():
+    """The table of notes/04 section 6.5, and eqs. (4.78) and (4.81)."""
+    s, rows = 0.5, read(DIFFUSION)
+    schedule = diffusion.Schedule(diffusion.make_schedule("cosine", 1000))
+    denoise = gaussian(schedule, s)
+    for steps in (5, 10, 20, 50, 100):
+        times = schedule.times(steps)
+        variance = 1.0
+        for t, r in itertools.pairwise(times):  # the posterior is linear: mean slope and variance
+            x_0, _ = denoise(number(1.0), t)
+            mean, added = diffusion.posterior(schedule, x_0, number(1.0), t, r)
+            variance = mean.item() ** 2 * variance + added.item()
+        widths = [math.sqrt(variance)] + [
+            diffusion.last(sampler(denoise, schedule, number(1.0), times)).item()
+            for sampler in (diffusion.ddim, diffusion.heun, diffusion.dpm_solver)
+        ]
+        row = " | ".join(f"{w / s:.4f}" for w in widths)
+        assert f"| {steps} | {row} |" in rows
+        factor = schedule.at(times[0], number(1.0))[0].item() ** -1
+        sigma = [(b / a).item() for a, b in (schedule.at(t, number(1.0)) for t in times)]
+        for now, then in itertools.pairwise(sigma):
+            step = (s**2 + now * then) / (s**2 + now**2)
+            assert step <= math.sqrt((s**2 + then**2) / (s**2 + now**2)) + 1e-12
+            factor *= step
+        assert widths[1] == pytest.approx(factor)
+
+
+def test_gaussian_data_have_a_bound_in_closed_form():
+    """notes/04 eqs. (4.76), (4.79) and (4.80)."""
+    s = 0.5
+    for bar in (0.9, 0.1):
+        c = bar * s**2 + 1 - bar
+        assert shown(bar * s**2 / c)
+    assert shown(s**2 / (1 + 9 * s**2))
+    entropy = Normal(0.0, s).entropy().item()
+    assert shown(entropy)
+    for steps in (100, 1000, 4000):
+        schedule = diffusion.Schedule(diffusion.make_schedule("geometric", steps))
+        snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+        left = s**2 / (1 + s**2 * snr)  # the variance of x_0 given x_t
+        t = torch.arange(1, steps)
+        middle = diffusion.bound_term(
+            schedule, torch.zeros(steps - 1, 1).double(), left[1:, None].sqrt(), t
+        ).sum()
+        prior = diffusion.prior_term(schedule, number(s))  # E[x_0^2] = s^2
+        pixels = Normal(0.0, left[0].sqrt()).entropy()
+        assert shown((prior + middle + pixels).item() - entropy)
+        limit = 0.5 * math.log(1 + s**2 * snr[0].item())
+        assert limit + pixels.item() == pytest.approx(entropy)
+        assert middle.item() > limit
+
+
+def mixture(u, sigma):
+    """Density, score and distribution function of x_0 + sigma eps, x_0 = -1 or 1, at u."""
+    left, right = norm.pdf(u, -1, sigma), norm.pdf(u, 1, sigma)
+    density = 0.5 * (left + right)
+    score = 0.5 * (left * (-1 - u) + right * (1 - u)) / sigma**2 / density
+    return density, score, 0.5 * (norm.cdf(u, -1, sigma) + norm.cdf(u, 1, sigma))
+
+
+def test_the_ode_carries_every_quantile_and_its_density():
+    """notes/04 eqs. (4.41), (4.62), (4.70): du / dsigma = -sigma score, not twice that."""
+
+    def slope(sigma, state, half=0.5):
+        u, h = state[0], 1e-4
+        v = [-2 * half * sigma * mixture(w, sigma)[1] for w in (u - h, u, u + h)]
+        return [v[1], -(v[2] - v[0]) / (2 * h)]  # and d log p = -div v
+
+    how = {"rtol": 1e-9, "atol": 1e-9}
+    for u in (-1.3, 0.05, 0.7):
+        start = mixture(u, 0.4)
+        ode = solve_ivp(slope, (0.4, 3.0), [u, math.log(start[0])], **how)
+        end = mixture(ode.y[0, -1], 3.0)
+        assert end[2] == pytest.approx(start[2], abs=1e-6)
+        assert math.log(end[0]) == pytest.approx(ode.y[1, -1], abs=1e-4)
+    wrong = solve_ivp(partial(slope, half=1.0), (0.4, 3.0), [0.7, 0.0], **how)
+    assert abs(mixture(wrong.y[0, -1], 3.0)[2] - mixture(0.7, 0.4)[2]) > 0.01
+    assert shown(math.exp(-1))
+
+
+def test_score_matching_with_noise_is_score_matching():
+    """notes/04 eqs. (4.50) and (4.52) for two points and any s, by quadrature."""
+    sigma = 0.8
+
+    def over(f):  # E f(u)
+        return quad(lambda u: mixture(u, sigma)[0] * f(u), -9, 9)[0]
+
+    def jointly(f):  # E f(u, x_0)
+        return sum(
+            quad(lambda u, x=x: 0.5 * norm.pdf(u, x, sigma) * f(u, x), -9, 9)[0] for x in (-1, 1)
+        )
+
+    def target(u, x):
+        return (x - u) / sigma**2
+
+    def score(u):
+        return mixture(u, sigma)[1]
+
+    constant = jointly(lambda u, x: target(u, x) ** 2) - over(lambda u: score(u) ** 2)
+    for s, ds in ((math.sin, math.cos), (lambda u: -u, lambda u: -1.0)):
+        explicit = over(lambda u, s=s: (s(u) - score(u)) ** 2)
+        denoising = jointly(lambda u, x, s=s: (s(u) - target(u, x)) ** 2)
+        assert explicit == pytest.approx(denoising - constant, abs=1e-6)
+        implicit = over(lambda u, s=s, ds=ds: 0.5 * s(u) ** 2 + ds(u))
+        rest = 0.5 * over(lambda u: score(u) ** 2)
+        assert 0.5 * explicit == pytest.approx(implicit + rest, abs=1e-6)
+    for u in (-0.4, 0.9):
+        mean = u + sigma**2 * score(u)
+        assert mean == pytest.approx(math.tanh(u / sigma**2))  # eq. (4.82) for two points
+    assert shown(math.sqrt(0.28) * 0.5)
+    v = 0.0
+    for _ in range(500):
+        v = (1 - 0.1) ** 2 * v + 2 * 0.1
+    assert shown(v)
+
+
+def test_guidance_overshoots_and_narrows():
+    """The table of notes/04 section 8.3, by integrating the guided ODE."""
+    rows = read(DIFFUSION).partition("### 8.3 ")[2]
+    far = 1e4
+    for w in (1, 2, 3, 5):
+
+        def slope(r, u, w=w):  # r = log sigma
+            s2 = math.exp(2 * r)
+            conditional, unconditional = s2 * (u - 1) / (1 + s2), s2 * u / (2 + s2)
+            return diffusion.guided(conditional, unconditional, w)
+
+        ends = [
+            solve_ivp(slope, (math.log(far), -12), [u], rtol=1e-9, atol=1e-10).y[0, -1]
+            for u in (0.0, far)
+        ]
+        mean, variance = ends[0], (ends[1] - ends[0]) ** 2
+        tilted = 2 * w / (w + 1), 2 / (w + 1)
+        four = r" \| ".join([r"([\d.]+)"] * 4)
+        found = next(re.finditer(rf"^\| {w} \| {four} \|$", rows, flags=re.MULTILINE)).groups()
+        found = [float(cell) for cell in found]
+        assert found == pytest.approx([mean, variance, *tilted], abs=2e-4)
+    assert diffusion.guided(0.5, 0.2, 3.0) == pytest.approx(1.1)
+    ahead = partial(density_of, v=1.0)
+    power = [
+        quad(lambda x, k=k: x**k * ahead(x, 1.0) ** 3 / density_of(x, 0.0, 2.0) ** 2, -9, 9)
+        for k in range(3)
+    ]
+    assert power[1][0] / power[0][0] == pytest.approx(1.5)
+    assert power[2][0] / power[0][0] - 1.5**2 == pytest.approx(0.5)
+
+
+def test_averages_walks_and_answers():
+    assert shown(math.log(2) / -math.log(0.998), 0)
+    assert f"{math.log(2) / -math.log(0.9999):,.0f}" in read(DIFFUSION)
+    assert shown(0.9999**3000)
+    assert shown(math.sqrt(784 / 2), 2)
+    assert shown(math.sin(math.pi / 4))
+    # questions 1, 5, 9, 10
+    assert shown(0.36 / 0.64)
+    assert shown(math.sqrt(0.64 / 0.36))
+    one = diffusion.Schedule(torch.tensor([0.36], dtype=torch.float64))
+    x_0, eps = gaussian(one, 1.0)(number(2.0), 0)
+    assert (x_0.item(), eps.item()) == pytest.approx((1.2, 1.6))
+    assert diffusion.v_from(x_0, eps, *one.at(0, x_0)).item() == pytest.approx(0, abs=1e-12)
+    assert shown(2 / math.sqrt(10))
+    assert shown(math.sqrt(0.1))
+    assert shown(math.sqrt(1 + 10.05))
+    # question 14
+    j = torch.tensor([[1.0, 3.0], [1.0, 2.0]])
+    signs = [torch.tensor(z) for z in itertools.product((-1.0, 1.0), repeat=2)]
+    values = [(z @ j @ z).item() for z in signs]
+    assert sorted(set(values)) == [-1, 7]
+    assert np.mean(values) == j.trace().item() == 3
+
+
+def test_flow_matching_is_a_member_of_the_family():
+    """notes/04 section 16: its error is that of the data times (1 + sqrt(snr))^2."""
+    noise, data, guess, r = 0.3, -0.8, 0.1, 0.35
+    x = (1 - r) * noise + r * data
+    snr = (r / (1 - r)) ** 2
+    velocity, said_velocity = data - noise, (guess - x) / (1 - r)
+    assert (velocity - said_velocity) ** 2 == pytest.approx(
+        (1 + math.sqrt(snr)) ** 2 * (data - guess) ** 2
+    )
+
+
+def test_losses_that_need_no_training():
+    """notes/04 section 14: the network that says 0, and the best linear one, on test digits."""
+    data = utils.load_images("mnist5k")
+    train, test = (2 * x.flatten(1).double() - 1 for x in (data.train, data.test))
+    square = test.square().mean().item()
+    assert shown(square)
+    bar = diffusion.make_schedule("cosine", 1000)[:, None]
+    assert shown((bar + (1 - bar) * square).mean().item())
+    values, axes = torch.linalg.eigh(train.T.cov(correction=0))
+    values = values.clamp(min=0)
+    energy = ((test - train.mean(0)) @ axes).square().mean(0)  # of the test digits, along each axis
+    slope = values / (bar * values + 1 - bar)
+    error = (1 - bar * slope).square() * energy + slope.square() * bar * (1 - bar)  # of x_0
+    snr = bar / (1 - bar)
+    assert shown(((snr + 1) * error).mean().item())
+    assert shown((snr * error).mean().item())
+    schedule = diffusion.Schedule(bar[:, 0])  # and the formula for the error, by one long draw
+    t, axis = 300, 783
+    x_0 = math.sqrt(energy[axis].item()) * torch.ones(400_000, 1, dtype=torch.float64)
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x_t = diffusion.q_sample(schedule, x_0, t, noise)
+    x_0_hat, _ = gaussian(schedule, math.sqrt(values[axis].item()))(x_t, t)
+    assert (x_0_hat - x_0).square().mean().item() == pytest.approx(error[t, axis].item(), rel=0.01)
+
+
+def test_the_two_losses_of_the_chapter_are_one():
+    """notes/04 section 7.2: sigma^2 |score + eps / sigma|^2 is the squared error of the noise."""
+    torch.manual_seed(0)
+    schedule = diffusion.Schedule(diffusion.make_schedule("geometric", 20))
+    model = diffusion.Diffusion(diffusion.PlaneNet(16, 20), schedule, "eps")
+    x_0 = torch.randn(50, 2)
+    both = []
+    for loss in (diffusion.diffusion_loss, lambda m, x, y: diffusion.score_matching_loss(m, x)):
+        torch.manual_seed(1)
+        both.append(loss(model, x_0, None)[0])
+    torch.testing.assert_close(*both, rtol=1e-3, atol=1e-4)
