@@ -188,6 +188,13 @@ class Run:
             return peak * (self.progress / warmup + 1e-3)
         return peak * 0.5 * (1 + math.cos(math.pi * (self.progress - warmup) / (1 - warmup)))
 
+    def trapezoid(self, peak: float, *, warmup: float = 0.02, decay: float = 0.3) -> float:
+        """The learning rate now: up to `peak`, flat, and a straight line to 0 over the last part.
+
+        More steps are large ones than under `cosine`: good where time ends before learning does.
+        """
+        return peak * min(1.0, self.progress / warmup + 1e-3, (1 - self.progress) / decay)
+
     def log(self, **values: Tensor | float) -> None:
         """Add numbers of this step to the history; every 10 steps are averaged into one row.
 

@@ -519,7 +519,7 @@ def believes(x_t, t, alpha_bar=None):
 @check("4.6")
 def the_model_sees_x_t_and_t_as_they_are(p_sample):
     """model(x_t, t) with the t that belongs to x_t, (B,) int64; the result has the shape of x_t."""
-    for shape in (PICTURES, (1, 3, 2, 5), (5, 2)):
+    for shape in (PICTURES, (1, 3, 2, 5), (2, 2)):
         model, x_t, t = Witness(), noise(*shape), some_t(shape[0])
         x = p_sample(model, x_t.clone(), t.clone(), schedule())
         as_tensor(x, shape, f"the result for x_t {shape}")
@@ -540,9 +540,9 @@ def at_t_0_no_noise_is_added(p_sample):
 @check("4.6")
 def the_estimate_of_x_0_is_clamped(p_sample):
     """No data lies outside [-1, 1], so no estimate of it should."""
-    x_0 = torch.tensor([3.0, -3.0]).double().expand(4, 2)
-    x = p_sample(Witness(says=knows(x_0[:1])), noise(4, 2), at(0, 4), schedule())
-    expect_close(x, x_0.sign(), "the result at t = 0, of a model that believes in x_0 = 3, -3,")
+    x_0 = 3 * data(1, 4, 3, 4).sign().expand(PICTURES)
+    x = p_sample(Witness(says=knows(x_0[:1])), noise(*PICTURES), at(0, 4), schedule())
+    expect_close(x, x_0 / 3, "the result at t = 0, of a model that believes in x_0 = 3 or -3,")
 
 
 @check("4.6")
@@ -571,8 +571,8 @@ def every_number_has_its_own_noise(p_sample):
 def it_is_a_draw_of_the_posterior(p_sample):
     """mean + sqrt(variance) * noise, both from `posterior_mean_variance` at the clamped x_0: is the
     root there, is the variance that of 4.5, and is the noise normal?"""
-    x_t, t = 1.5 * noise(600, 4, 5), torch.arange(600) % (STEPS - 1) + 1
-    x = as_tensor(p_sample(Witness(), x_t.clone(), t, schedule()), (600, 4, 5), "the result")
+    x_t, t = 1.5 * noise(80, 10, 15), torch.arange(80) % (STEPS - 1) + 1
+    x = as_tensor(p_sample(Witness(), x_t.clone(), t, schedule()), (80, 10, 15), "the result")
     mean, var = posterior(believes(x_t, t), x_t, t)
     expect_normal((x - mean) / var.sqrt(), "(x_{t-1} - mean) / standard deviation")
 
@@ -955,7 +955,8 @@ def no_two_times_look_alike(TimeConditionedNet):
     """Some t have the same embedding: are frequencies or times rounded to whole numbers, divided by
     //, or all frequencies the same?"""
     found = waves(TimeConditionedNet)
-    gaps = torch.cdist(found[:290], found).fill_diagonal_(10.0)  # 290 and 710 of 1000 times
+    rows = found.float()
+    gaps = torch.cdist(rows[:290], rows).fill_diagonal_(10.0)  # up to 999 apart, 710 too
     place = int(gaps.argmin())
     least = gaps.min().item()
     seen = f"the embeddings of t = {place // 1000} and {place % 1000} are {least:.2g} apart"
@@ -1051,10 +1052,15 @@ def straight_lines_of_x_t_are_bent(TimeConditionedNet):
 def eps_hat_is_any_real_number(TimeConditionedNet):
     """An activation after the last layer limits eps_hat: noise has both signs, and often exceeds
     1."""
-    model, t = shaken(TimeConditionedNet), torch.arange(64) * 15
-    out = as_tensor(model(10 * torch.randn(64, 3), t), (64, 3), "eps_hat").detach()
+    model, x_t, t = shaken(TimeConditionedNet), 10 * torch.randn(8, 3), some_t().repeat(2)
+    parts = []
+    for _ in range(16):
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.3)
+        parts.append(as_tensor(model(x_t, t), (8, 3), "eps_hat").detach())
+    out = torch.cat(parts)
     low, high = out.min().item(), out.max().item()
-    seen = f"for 64 large x_t, eps_hat lies between {low:.3g} and {high:.3g}"
+    seen = f"for 16 random networks and 8 large x_t, eps_hat is between {low:.3g} and {high:.3g}"
     expect(low < 0 < high and max(-low, high) > 1.05, seen, "both signs, beyond 1", output=out)
 
 
