@@ -18,8 +18,10 @@ Expect:  TODO
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from typing import Literal
@@ -37,7 +39,7 @@ Metrics, Shape = dict[str, float | int | str], tuple[int, int, int]
 # From x_t (B, ...) and t to guesses of x_0 and eps, both (B, ...).
 Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 # What a sampler yields after each step: x at the new time, and the x_0 it was made with.
-Path = Iterator[tuple[Tensor, Tensor]]
+Trajectory = Iterator[tuple[Tensor, Tensor]]
 
 # --- Model --------------------------------------------------------------------------
 
@@ -90,8 +92,24 @@ class Schedule:
         )
         return signal, noise
 
-    def times(self, steps: int) -> list[int]:
-        """Where a sampler of so many steps stops: from T-1 evenly down to 0, and -1, clean."""
+    def angle(self, t: int | Tensor, like: Tensor) -> Tensor:
+        """The angle of which signal_t is the cosine and noise_t the sine, (B, 1, ...)."""
+        signal, noise = self.at(t, like)
+        return torch.atan2(noise, signal)
+
+    def times(self, steps: int, rho: float = 0.0) -> list[int]:
+        """Where a sampler of so many steps stops: from T-1 evenly down, and -1, clean data.
+
+        Args:
+            steps: At most T, and fewer where two of them would be the same.
+            rho: If not 0, evenly in sigma^(1 / rho) instead, sigma = noise / signal: more stops
+                where the noise is strong and little time passes. Karras et al. (2022), eq. (5).
+        """
+        if rho:
+            root = (self.noises / self.signals)[1:] ** (1 / rho)
+            wanted = torch.linspace(root[-1], root[0], steps, dtype=torch.float64)
+            nearest = (root - wanted[:, None]).abs().argmin(dim=1).tolist()
+            return [*dict.fromkeys(nearest), -1]
         grid = torch.linspace(len(self) - 1, -1, min(steps, len(self)) + 1, dtype=torch.float64)
         return grid.round().long().tolist()
 
@@ -114,6 +132,7 @@ class Condition(nn.Module):
         self.width, self.timesteps = width, timesteps
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.labels = nn.Embedding(num_classes + 1, width) if num_classes else None
+        self.unknown = num_classes
 
     def forward(self, t: Tensor, y: Tensor | None) -> Tensor:
         known = time_embedding(t * (1000 / self.timesteps), self.width)
@@ -166,6 +185,22 @@ class Attention(nn.Module):
         return x + self.out(mixed.reshape(b, c, h, w))
 
 
+class WholeBlock(nn.Module):
+    """x plus what a fully connected network says, which sees the whole picture as one vector."""
+
+    def __init__(self, channels: int, height: int, wide: int, width: int, cond_size: int) -> None:
+        super().__init__()
+        self.norm, self.film = ChannelNorm(channels), nn.Linear(cond_size, 2 * width)
+        self.down = nn.Linear(channels * height * wide, width)
+        self.up = nn.Linear(width, channels * height * wide)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        scale, shift = self.film(cond).chunk(2, dim=1)
+        h = self.down(self.norm(x).flatten(1)) * (1 + scale) + shift
+        return x + self.up(F.silu(h)).view_as(x)
+
+
 class UNet(nn.Module):
     """x_t (B, C, H, W), t (B,) and labels (B,) to an output of x_t's shape.
 
@@ -173,36 +208,30 @@ class UNet(nn.Module):
     resolution, where a CPU is fastest. The skip connection keeps the detail.
     """
 
-    def __init__(
-        self, shape: Shape, width: int, timesteps: int, num_classes: int = 0, inner_blocks: int = 3
-    ) -> None:
+    def __init__(self, shape: Shape, width: int, timesteps: int, num_classes: int = 0) -> None:
         super().__init__()
-        channels, inner, self.shape = shape[0], 2 * width, shape
+        channels, height, wide = self.shape = shape
+        inner = 2 * width
         self.condition = Condition(inner, timesteps, num_classes)
         self.inlet = nn.Conv2d(4 * channels, width, 3, padding=1)
-        self.before = ResBlock(width, inner)
+        self.before, self.after = ResBlock(width, inner), ResBlock(width, inner)
         self.down = nn.Conv2d(width, inner, 3, stride=2, padding=1)
-        self.inner = nn.ModuleList([ResBlock(inner, inner) for _ in range(inner_blocks)])
+        self.inner = nn.ModuleList([ResBlock(inner, inner) for _ in range(3)])
         self.attention = Attention(inner)
-        self.up = nn.Conv2d(inner, 4 * width, 1)
-        self.join = nn.Conv2d(2 * width, width, 1)
-        self.after = ResBlock(width, inner)
-        self.outlet = nn.Sequential(
-            ChannelNorm(width), nn.SiLU(), nn.Conv2d(width, 4 * channels, 3, padding=1)
-        )
+        self.whole = WholeBlock(inner, ceil(height / 4), ceil(wide / 4), 8 * width, inner)
+        self.up, self.join = nn.Conv2d(inner, 4 * width, 1), nn.Conv2d(2 * width, width, 1)
+        self.norm, self.outlet = ChannelNorm(width), nn.Conv2d(width, 4 * channels, 3, padding=1)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         height, wide = self.shape[1:]
         cond = self.condition(t, y)
         x = F.pad(x_t, (0, -wide % 4, 0, -height % 4))
         skip = self.before(self.inlet(F.pixel_unshuffle(x, 2)), cond)  # (B, width, H/2, W/2)
-        h = self.down(skip)  # (B, 2 width, H/4, W/4)
-        for i, block in enumerate(self.inner):
-            h = block(h, cond)
-            if i == 0:
-                h = self.attention(h)
+        h = self.inner[0](self.down(skip), cond)  # (B, 2 width, H/4, W/4)
+        h = self.whole(self.attention(h), cond)
+        h = self.inner[2](self.inner[1](h, cond), cond)
         h = self.join(torch.cat([F.pixel_shuffle(self.up(h), 2), skip], dim=1))
-        h = self.outlet(self.after(h, cond))
+        h = self.outlet(F.silu(self.norm(self.after(h, cond))))
         return F.pixel_shuffle(h, 2)[..., :height, :wide]
 
 
@@ -247,8 +276,9 @@ def q_sample(schedule: Schedule, x_0: Tensor, t: int | Tensor, eps: Tensor) -> T
     return signal * x_0 + noise * eps
 
 
-# x_t, x_0, eps and v = signal eps - noise x_0 are two vectors in other coordinates: any two of them
-# give the others. Salimans & Ho (2022), arXiv:2202.00512, appendix D; notes/04 section 5.1.
+# x_0 and eps, or x_t and v = signal eps - noise x_0, are the same pair of vectors in two frames,
+# turned by the angle of which signal is the cosine. Salimans & Ho (2022), arXiv:2202.00512,
+# appendix D; notes/04 eqs. (4.31), (4.32).
 
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
@@ -271,23 +301,21 @@ def v_from(x_0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
     return signal * eps - noise * x_0
 
 
-def target(predict: str, x_0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
-    """What the network should have said, (B, ...)."""
-    return {"eps": eps, "x0": x_0, "v": v_from(x_0, eps, signal, noise)}[predict]
-
-
-def x0_from(predict: str, x_t: Tensor, output: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
-    """The x_0 that the network's output amounts to, (B, ...)."""
-    if predict == "x0":
-        return output
-    return (x0_from_eps if predict == "eps" else x0_from_v)(x_t, output, signal, noise)
+def x0_and_eps(model: "Diffusion", output: Tensor, x_t: Tensor, t: int | Tensor) -> tuple:
+    """What the network's output (B, ...) says of both, whichever of eps, x0 and v it predicts."""
+    frame = model.schedule.at(t, x_t)
+    if model.predict == "eps":
+        return x0_from_eps(x_t, output, *frame), output
+    if model.predict == "x0":
+        return output, eps_from_x0(x_t, output, *frame)
+    return x0_from_v(x_t, output, *frame), eps_from_v(x_t, output, *frame)
 
 
 def loss_weight(snr: Tensor, predict: str, weighting: str) -> Tensor:
-    """Weight of each example's squared error, in what the network predicts; snr is signal^2/noise^2.
+    """Weight of each squared error, (B,), in what the network predicts; snr = signal^2 / noise^2.
 
-    simple: 1. min-snr: as if x_0 were predicted, with weight min(snr, 5), so that the easy small
-    noises do not take all attention; Hang et al. (2023), arXiv:2303.09556; notes/04 section 5.2.
+    simple: 1. min-snr: as if x_0 were predicted, with weight min(snr, 5), so that tiny noises do
+    not get all attention; Hang et al. (2023), arXiv:2303.09556; notes/04 eq. (4.35).
     """
     if weighting == "simple":
         return torch.ones_like(snr)
@@ -295,37 +323,41 @@ def loss_weight(snr: Tensor, predict: str, weighting: str) -> Tensor:
 
 
 def diffusion_loss(
-    model: nn.Module, x_0: Tensor, y: Tensor | None, weighting: str = "simple"
+    model: nn.Module, x_0: Tensor, y: Tensor | None = None, weighting: str = "simple"
 ) -> tuple[Tensor, Tensor]:
-    """Each example's squared error at a random time of its own; notes/04 eq. (4.14).
+    """Squared error at a random time for each example, a mean over its numbers; eq. (4.26).
 
     Returns:
-        (B,) weighted squared error, a mean over what is predicted, and t (B,).
+        The weighted error (B,), and t (B,), each of 0...T-1 equally often.
     """
     own = utils.unwrapped(model)
     t = torch.randint(0, len(own.schedule), (len(x_0),), device=x_0.device)
     eps = torch.randn_like(x_0)
     signal, noise = own.schedule.at(t, x_0)
     output = model(q_sample(own.schedule, x_0, t, eps), t, y)
-    error = (output - target(own.predict, x_0, eps, signal, noise)).square().flatten(1).mean(dim=1)
+    target = {"eps": eps, "x0": x_0, "v": v_from(x_0, eps, signal, noise)}[own.predict]
+    error = (output - target).square().flatten(1).mean(dim=1)
     return loss_weight((signal / noise).square().flatten(), own.predict, weighting) * error, t
 
 
-def score(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
-    """grad log p of data with noise sigma_t, at x = x_0 + sigma_t eps; notes/04 section 7.
+def score(model: nn.Module, x: Tensor, t: int | Tensor) -> Tensor:
+    """grad log p of data with noise, at x = x_0 + sigma_t eps (B, ...); notes/04 eq. (4.49).
 
-    The network sees x shrunk to unit size, signal_t x, which is the x_t of a diffusion model with
-    alpha_bar = 1 / (1 + sigma^2), and says eps.
+    The network sees x shrunk to unit size, signal_t x, which is the x_t of the chapter with
+    alpha_bar = 1 / (1 + sigma^2).
     """
-    signal, noise = utils.unwrapped(model).schedule.at(t, x)
-    return -model(signal * x, t) / (noise / signal)
+    own = utils.unwrapped(model)
+    t = torch.as_tensor(t, device=x.device).expand(len(x))
+    signal, noise = own.schedule.at(t, x)
+    _, eps = x0_and_eps(own, model(signal * x, t), signal * x, t)
+    return -eps / (noise / signal)
 
 
 def score_matching_loss(model: nn.Module, x_0: Tensor) -> tuple[Tensor, Tensor]:
-    """Denoising score matching: sigma^2 |score + eps / sigma|^2, (B,), and t; notes/04 section 7.2.
+    """Denoising score matching, sigma^2 |score + eps / sigma|^2, (B,), and t; notes/04 eq. (4.50).
 
-    Vincent (2011); the weight sigma^2 makes all levels equally important, Song & Ermon (2019),
-    arXiv:1907.05600, eq. (6).
+    Vincent (2011). The weight sigma^2 makes all noise levels equally important: Song & Ermon
+    (2019), arXiv:1907.05600, eq. (6).
     """
     schedule = utils.unwrapped(model).schedule
     t = torch.randint(0, len(schedule), (len(x_0),), device=x_0.device)
@@ -339,41 +371,36 @@ def score_matching_loss(model: nn.Module, x_0: Tensor) -> tuple[Tensor, Tensor]:
 def posterior(
     schedule: Schedule, x_0: Tensor, x_t: Tensor, t: int | Tensor, s: int | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean (B, ...) and variance (B, 1, ...) of q(x_s | x_t, x_0), s < t; notes/04 section 2.4.
+    """Mean (B, ...) and variance (B, 1, ...) of q(x_s | x_t, x_0), s < t; notes/04 eq. (4.13).
 
-    With s = t - 1 these are the paper's eqs. (6) and (7). At s = -1 the variance is 0: no noise is
-    added at the last step.
+    At s = -1 the mean is x_0 and the variance 0: the last step of sampling adds no noise.
     """
     (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x_t), schedule.at(s, x_t)
     ratio = signal_t / signal_s  # sqrt(alpha) of the step from s to t
-    beta = noise_t.square() - (ratio * noise_s).square()  # its variance
+    beta = noise_t.square() - (ratio * noise_s).square()
     mean = (signal_s * beta * x_0 + ratio * noise_s.square() * x_t) / noise_t.square()
     return mean, beta * (noise_s / noise_t).square()
 
 
-def bound_term(
-    schedule: Schedule, x_0: Tensor, x_0_hat: Tensor, t: Tensor, bins: int = 256
-) -> Tensor:
-    """Term t of the variational bound, (B,) nats, for x_0 in [-1, 1]; notes/04 section 9.1.
+def bound_terms(schedule: Schedule, x_0: Tensor, guess: Tensor, t: Tensor) -> Tensor:
+    """Term t (B,) of the variational bound for pixels x_0 in [-1, 1], (B,) nats; section 9.1.
 
-    t > 0: KL( q(x_s | x_t, x_0) || p(x_s | x_t) ), s = t - 1, two Gaussians of equal variance.
-    t = 0: -log p(x_0 | x_t): a Gaussian around x_0_hat, as wide as the noise, summed up over the
-    width of a pixel value; the lowest and the highest value reach to infinity.
+    t > 0: KL( q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t) ), two Gaussians that differ in x_0 only,
+    eq. (4.22). t = 0: -log p(x_0 | x_t), where a Gaussian around the guess, as wide as the noise,
+    is summed up over each of 256 pixel values, eq. (4.69).
     """
     (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x_0), schedule.at(t - 1, x_0)
     snr_t, snr_s = (signal_t / noise_t).square(), (signal_s / noise_s.clamp(min=1e-6)).square()
-    kl = 0.5 * (snr_s - snr_t) * (x_0 - x_0_hat).square()
-    normal = torch.distributions.Normal(x_0_hat, noise_t / signal_t)
-    half = 1 / (bins - 1)
-    above = torch.where(x_0 > 1 - half, torch.ones_like(x_0), normal.cdf(x_0 + half))
-    below = torch.where(x_0 < half - 1, torch.zeros_like(x_0), normal.cdf(x_0 - half))
+    kl = 0.5 * (snr_s - snr_t) * (x_0 - guess).square()
+    normal, half = torch.distributions.Normal(guess, noise_t / signal_t), 1 / 255
+    above = torch.where(x_0 > 1 - half, 1.0, normal.cdf(x_0 + half))  # 255 reaches to infinity
+    below = torch.where(x_0 < half - 1, 0.0, normal.cdf(x_0 - half))
     nll = -(above - below).clamp(min=1e-12).log()
-    first = (t == 0).view(-1, *[1] * (x_0.ndim - 1))
-    return torch.where(first, nll, kl).flatten(1).sum(dim=1)
+    return torch.where((t == 0).view_as(noise_t), nll, kl).flatten(1).sum(dim=1)
 
 
 def prior_term(schedule: Schedule, x_0: Tensor) -> Tensor:
-    """KL( q(x_T | x_0) || N(0, I) ), (B,) nats: what of the data the last x_t still shows."""
+    """KL( q(x_{T-1} | x_0) || N(0, I) ), (B,) nats: what the last x_t still shows; eq. (4.20)."""
     signal, noise = schedule.at(len(schedule) - 1, x_0)
     kl = 0.5 * ((signal * x_0).square() + noise.square() - 1 - 2 * noise.log())
     return kl.flatten(1).sum(dim=1)
@@ -385,21 +412,21 @@ def prior_term(schedule: Schedule, x_0: Tensor) -> Tensor:
 def train(
     model: Diffusion, x: Tensor, y: Tensor, look: Callable[[nn.Module], Tensor], run: utils.Run
 ) -> Diffusion:
-    """Learn from data x (N, ...) with labels y; return the model of averaged weights."""
-    config, unknown = run.config, int(y.max()) + 1
+    """Learn from data x (N, ...) with labels y (N,); return the model of averaged weights."""
+    config, unknown = run.config, model.net.condition.unknown
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     run.keep(model=model, ema=ema, optimizer=optimizer)
     net = run.data_parallel(model)
     for x_0, label in run.batches(x, y):
         optimizer.param_groups[0]["lr"] = run.trapezoid(config.lr)
-        if config.model == "conditional":  # sometimes it must do without, notes/04 section 8.2
-            label = torch.where(torch.rand(len(label)).to(label.device) < 0.1, unknown, label)
+        if config.model == "conditional":  # sometimes it must do without; notes/04 section 8.2
+            label = torch.where(torch.rand(len(label), device=label.device) < 0.1, unknown, label)
         with run.autocast():
             if config.model == "score":
-                loss, t = score_matching_loss(net, x_0)
+                loss, _ = score_matching_loss(net, x_0)
             else:
-                loss, t = diffusion_loss(net, x_0, label, config.weighting)
+                loss, _ = diffusion_loss(net, x_0, label, config.weighting)
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
@@ -412,10 +439,10 @@ def train(
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Go from what is said without the label to what is said with it, and beyond; (B, ...).
+    """From what is said without the label to what is said with it, and beyond; (B, ...).
 
-    guidance 0 ignores the label, 1 is the model as it is, more exaggerates what the label changes.
-    Ho & Salimans (2022), arXiv:2207.12598; notes/04 section 8.2.
+    0 ignores the label, 1 is the model as it is, more exaggerates what the label changes. Ho &
+    Salimans (2022), arXiv:2207.12598; notes/04 eq. (4.65).
     """
     return unconditional + guidance * (conditional - unconditional)
 
@@ -423,115 +450,107 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tenso
 def denoiser(
     model: Diffusion, y: Tensor | None = None, guidance: float = 1.0, clip: bool = True
 ) -> Denoise:
-    """A function from x_t (B, ...) and t to x_0 and eps, for the samplers.
+    """The function that samplers call: from x_t (B, ...) and t to guesses of x_0 and eps.
 
     Args:
-        y: Labels (B,), if the model takes them.
+        model: Trained.
+        y: Labels (B,), if it takes them.
         guidance: See `guided`.
-        clip: Keep x_0 in [-1, 1], where all pixels are.
+        clip: Keep x_0 in [-1, 1], where all pixels are; eps then follows from it.
     """
 
     def denoise(x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         times = torch.full((len(x_t),), t, device=x_t.device)
         output = model(x_t, times, y)
         if y is not None and guidance != 1:
-            unknown = torch.full_like(y, model.net.condition.labels.num_embeddings - 1)
+            unknown = torch.full_like(y, model.net.condition.unknown)
             output = guided(output, model(x_t, times, unknown), guidance)
-        signal, noise = model.schedule.at(t, x_t)
-        x_0 = x0_from(model.predict, x_t, output, signal, noise)
-        x_0 = x_0.clamp(-1, 1) if clip else x_0
-        return x_0, eps_from_x0(x_t, x_0, signal, noise)
+        x_0, eps = x0_and_eps(model, output, x_t, t)
+        if not clip:
+            return x_0, eps
+        return x_0.clamp(-1, 1), eps_from_x0(x_t, x_0.clamp(-1, 1), *model.schedule.at(t, x_t))
 
     return denoise
 
 
-def p_sample(
-    denoise: Denoise, schedule: Schedule, x_t: Tensor, t: int, s: int
-) -> tuple[Tensor, Tensor]:
-    """One reverse step: x_s ~ q(x_s | x_t, x_0 as guessed), and that x_0; Ho et al., algorithm 2."""
+def p_sample(denoise: Denoise, schedule: Schedule, x_t: Tensor, t: int, s: int) -> tuple:
+    """One reverse step: x_s ~ q(x_s | x_t, x_0 as guessed), and the guess; notes/04 eq. (4.37)."""
     x_0, _ = denoise(x_t, t)
     mean, variance = posterior(schedule, x_0, x_t, t, s)
     return mean + variance.sqrt() * torch.randn_like(x_t), x_0
 
 
-# The samplers: all take the same and yield (x_s, x_0) after each step through `times`, such as
-# 999, 899, ..., 99, -1. Compare them by eye.
+# The samplers. All go through `times`, such as 999, 899, ..., 99, -1, and yield after each step
+# x_s and the guess of x_0 that led there. Compare them by eye.
 
 
-def ddpm(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Path:
-    """Ancestral sampling: a step of p(x_s | x_t) at a time; notes/04 section 6.1."""
+def ddpm(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Trajectory:
+    """Ancestral sampling: guess x_0, and draw x_s around it; Ho et al., algorithm 2."""
     for t, s in pairwise(times):
         x, x_0 = p_sample(denoise, schedule, x, t, s)
         yield x, x_0
 
 
-def ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Path:
-    """Keep the noise that was found, with its weight at s; Song et al. (2021), arXiv:2010.02502.
+def ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Trajectory:
+    """Guess x_0 and eps, and mix them anew as s wants it: nothing is drawn; notes/04 eq. (4.39).
 
-    Also runs from data to noise, if `times` rises. notes/04 section 6.2.
+    Also leads from data to noise, if `times` rises. Song et al. (2021), arXiv:2010.02502.
     """
     for t, s in pairwise(times):
         x_0, eps = denoise(x, t)
-        signal, noise = schedule.at(s, x)
-        x = signal * x_0 + noise * eps
+        x = q_sample(schedule, x_0, s, eps)
         yield x, x_0
 
 
-def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Path:
-    """The ODE dx / dangle = v with the mean of two slopes, where x = cos(angle) x_0 + sin(angle) eps.
+def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Trajectory:
+    """The ODE dx / d angle = v, by the mean of the slopes at both ends; notes/04 eq. (4.43).
 
-    Second order, two evaluations a step. Karras et al. (2022), arXiv:2206.00364, algorithm 1, in
-    another variable; notes/04 section 6.3.
+    Second order, two evaluations a step; Karras et al. (2022), arXiv:2206.00364, algorithm 1, with
+    the angle for sigma: x_t = cos(angle) x_0 + sin(angle) eps, so the slopes stay bounded.
     """
     for t, s in pairwise(times):
-        (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x), schedule.at(s, x)
         x_0, eps = denoise(x, t)
-        slope = v_from(x_0, eps, signal_t, noise_t)
-        guess = signal_s * x_0 + noise_s * eps
-        if s >= 0:  # at s = -1 there is no noise left, and the guess is x_0
-            slope = 0.5 * (slope + v_from(*denoise(guess, s), signal_s, noise_s))
-            turn = torch.atan2(noise_s, signal_s) - torch.atan2(noise_t, signal_t)
-            guess = x + turn * slope
-        x = guess
+        slope = v_from(x_0, eps, *schedule.at(t, x))
+        end = q_sample(schedule, x_0, s, eps)
+        if s >= 0:  # at s = -1 there is no noise left to find: the end is x_0
+            slope = (slope + v_from(*denoise(end, s), *schedule.at(s, x))) / 2
+            end = x + (schedule.angle(s, x) - schedule.angle(t, x)) * slope
+        x = end
         yield x, x_0
 
 
-def dpm_solver(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Path:
-    """DPM-Solver++ (2M): a straight line through the last two x_0, one evaluation a step.
+def dpm_solver(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Trajectory:
+    """DPM-Solver++ (2M): a line through the last two guesses of x_0; notes/04 eq. (4.47).
 
-    Lu et al. (2022), arXiv:2211.01095, algorithm 2; notes/04 section 6.4.
+    Second order, one evaluation a step; Lu et al. (2022), arXiv:2211.01095, algorithm 2. h is the
+    growth of log(signal / noise) in a step.
     """
-    before = width = None
+    before, h_before = None, None
     for t, s in pairwise(times):
-        (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x), schedule.at(s, x)
         x_0, _ = denoise(x, t)
+        (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x), schedule.at(s, x)
         if s < 0:
-            x = x_0
+            x = x_0  # h is infinite
         else:
-            # lambda = log(signal / noise) grows by h; exp(-h) is the ratio below.
-            ratio = (signal_t / noise_t) / (signal_s / noise_s)
-            h, ahead = -ratio.log(), x_0
-            if before is not None:
-                ahead = x_0 + (h / (2 * width)) * (x_0 - before)
-            x = (noise_s / noise_t) * x + signal_s * (1 - ratio) * ahead
-            before, width = x_0, h
+            h = (signal_s / noise_s).log() - (signal_t / noise_t).log()
+            ahead = x_0 if before is None else x_0 + h / (2 * h_before) * (x_0 - before)
+            x = noise_s / noise_t * x - signal_s * torch.expm1(-h) * ahead
+            before, h_before = x_0, h
         yield x, x_0
 
 
-def langevin(
-    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int], k: int = 5
-) -> Path:
-    """Annealed Langevin dynamics: at each noise level, k noisy steps along the score.
+def langevin(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Trajectory:
+    """Annealed Langevin dynamics: at each noise level 5 noisy steps along the score; eq. (4.54).
 
-    u += step score + sqrt(2 step) z with u = x / signal, step = 0.1 sigma^2 and score =
-    -eps / sigma. Song & Ermon (2019), arXiv:1907.05600, algorithm 1; notes/04 section 7.3.
+    u += step score + sqrt(2 step) z, with u = x_t / signal_t, score = -eps / sigma and step = 0.2
+    sigma^2. Song & Ermon (2019), arXiv:1907.05600, algorithm 1.
     """
     for t, s in pairwise(times):
         signal, noise = schedule.at(t, x)
         sigma, u = noise / signal, x / signal
-        for _ in range(k):
+        for _ in range(5):
             _, eps = denoise(signal * u, t)
-            step = 0.1 * sigma.square()
+            step = 0.2 * sigma.square()
             u = u - step * eps / sigma + (2 * step).sqrt() * torch.randn_like(u)
         x_0, _ = denoise(signal * u, t)
         x = x_0 if s < 0 else schedule.at(s, x)[0] * u
@@ -541,138 +560,86 @@ def langevin(
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "heun": heun, "dpm++": dpm_solver, "langevin": langevin}
 
 
-def last(path: Path) -> Tensor:
+def last(trajectory: Trajectory) -> Tensor:
     """Where a sampler ended."""
-    for x, _ in path:
-        pass
-    return x
+    return deque(trajectory, maxlen=1)[0][0]
 
 
-def sample(
-    model: Diffusion, noise: Tensor, y: Tensor, config: "Config", guidance: float | None = None
-) -> Tensor:
-    """Turn pure noise (N, ...) into data by the configured sampler, a part at a time."""
-    sampler, times = SAMPLERS[config.sampler], model.schedule.times(config.sampling_steps)
-    weight, clip = config.guidance if guidance is None else guidance, noise.ndim == 4
+def stops(schedule: Schedule, config: "Config") -> list[int]:
+    """The times of the sampler of the flags: dpm++ wants them dense where the noise is strong."""
+    return schedule.times(config.sampling_steps, rho=7 if config.sampler == "dpm++" else 0)
+
+
+def sample(model: Diffusion, noise: Tensor, y: Tensor, config: "Config") -> Tensor:
+    """Turn pure noise (N, ...) and labels (N,) into data by the sampler of the flags, in parts."""
+    times, clip = stops(model.schedule, config), noise.ndim == 4
 
     def draw(x: Tensor, y: Tensor) -> Tensor:
-        return last(sampler(denoiser(model, y, weight, clip), model.schedule, x, times))
+        denoise = denoiser(model, y, config.guidance, clip)
+        return last(SAMPLERS[config.sampler](denoise, model.schedule, x, times))
 
     return utils.in_parts(model, draw, noise, y)[0]
 
 
-def inpaint(
-    denoise: Denoise,
-    schedule: Schedule,
-    known: Tensor,
-    mask: Tensor,
-    times: Sequence[int],
-    repeats: int = 5,
-) -> Tensor:
-    """Draw what is missing: known (B, C, H, W) stays where mask is True, the rest is sampled.
-
-    After each reverse step the known part is put back, with the noise it should have. Going back
-    and forth `repeats` times lets the new part take notice of it. Lugmayr et al. (2022), RePaint,
-    arXiv:2201.09865, algorithm 1; notes/04 section 10.
-    """
-    x = torch.randn_like(known)
-    for t, s in pairwise(times):
-        for again in reversed(range(repeats)):
-            x, _ = p_sample(denoise, schedule, x, t, s)
-            x = torch.where(mask, q_sample(schedule, known, s, torch.randn_like(x)), x)
-            if again and s >= 0:
-                (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x), schedule.at(s, x)
-                ratio = signal_t / signal_s
-                added = (noise_t.square() - (ratio * noise_s).square()).sqrt()
-                x = ratio * x + added * torch.randn_like(x)  # q(x_t | x_s)
-    return x
-
-
-def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """From start to end (...) along a great circle, (K, ...): half-way noise has noise's length."""
-    cos = F.cosine_similarity(start.flatten(), end.flatten(), dim=0).clamp(-0.9999, 0.9999)
-    angle, share = cos.acos(), share.view(-1, *[1] * start.ndim)
-    return ((angle * (1 - share)).sin() * start + (angle * share).sin() * end) / angle.sin()
-
-
-def interpolate(
-    model: Diffusion, pair: Tensor, y: Tensor, steps: int = 100, points: int = 9
-) -> Tensor:
-    """Turn two images (2, C, H, W) into noise by DDIM, walk between them there, and return.
-
-    Returns:
-        (points, C, H, W): DDIM without chance is a map that can be run both ways.
-    """
-    down = model.schedule.times(steps)
-    up = [0, *reversed(down[:-1])] if down[-2] else list(reversed(down[:-1]))
-    start = model.schedule.at(0, pair)[0] * pair
-    ends = last(ddim(denoiser(model, y[:2]), model.schedule, start, up))
-    x = slerp(*ends, torch.linspace(0, 1, points, device=pair.device))
-    return last(ddim(denoiser(model, y[:1].expand(points)), model.schedule, x, down))
-
-
 def variational_bound(model: Diffusion, x_0: Tensor, y: Tensor, k: int) -> Tensor:
-    """All terms of -log p(x_0) <= bound for each image, (N, 3) nats: prior, steps, pixels.
+    """The bound on -log p(x_0) of each image, (N, 3) nats: prior, steps t > 0, pixels at t = 0.
 
-    The sum over t = 1...T-1 is estimated from k of its terms, one from each k-th of the times.
+    Of the T - 1 steps k are evaluated, one drawn from each k-th of them: no bias, little variance.
     """
-    steps = len(model.schedule) - 1
-    k = min(k, steps)
+    schedule, steps = model.schedule, len(model.schedule) - 1
 
-    def terms(x_0: Tensor, y: Tensor) -> Tensor:
-        def term(t: Tensor) -> Tensor:
-            x_t = q_sample(model.schedule, x_0, t, torch.randn_like(x_0))
-            x_0_hat = x0_from(model.predict, x_t, model(x_t, t, y), *model.schedule.at(t, x_t))
-            return bound_term(model.schedule, x_0, x_0_hat.clamp(-1, 1), t)
+    def term(x_0: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        x_t = q_sample(schedule, x_0, t, torch.randn_like(x_0))
+        guess, _ = x0_and_eps(model, model(x_t, t, y), x_t, t)
+        return bound_terms(schedule, x_0, guess.clamp(-1, 1), t)
 
-        zero = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device)
-        middle = torch.zeros(len(x_0), device=x_0.device)
+    def all_terms(x_0: Tensor, y: Tensor) -> Tensor:
+        none, middle = torch.zeros_like(y), torch.zeros(len(y), device=y.device)
         for i in range(k):
-            u = (i + torch.rand(len(x_0), device=x_0.device)) / k  # in the i-th part of [0, 1)
-            middle = middle + term(1 + (u * steps).long().clamp(max=steps - 1)) * steps / k
-        return torch.stack([prior_term(model.schedule, x_0), middle, term(zero)], dim=1)
+            u = (i + torch.rand(len(y), device=y.device)) / k
+            t = 1 + (u * steps).long().clamp(max=steps - 1)
+            middle += term(x_0, y, t) * steps / k
+        return torch.stack([prior_term(schedule, x_0), middle, term(x_0, y, none)], dim=1)
 
-    return utils.in_parts(model, terms, x_0, y)[0]
+    return utils.in_parts(model, all_terms, x_0, y)[0]
 
 
 def ode_log_prob(model: Diffusion, x: Tensor, steps: int = 100) -> Tensor:
-    """Exact log p(x) of points (N, D), (N,) nats, by the probability-flow ODE from data to noise.
+    """log p(x) of points (N, D), (N,) nats, along the ODE from data to noise; notes/04 eq. (4.71).
 
-    d log p / d angle = -div v along dx / d angle = v, by Heun's method; notes/04 section 9.2.
+    d log p / d angle = -div v where dx / d angle = v, by Heun's method.
     """
-    schedule = model.schedule
-    up = sorted(t for t in set(schedule.times(steps)) | {0} if t >= 0)
-    denoise = denoiser(model, clip=False)
+    schedule, denoise = model.schedule, denoiser(model, clip=False)
 
     def slope(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             v = v_from(*denoise(x, t), *schedule.at(t, x))
-            rows = [torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i]
-                    for i in range(x.shape[1])]
-        return v.detach(), torch.stack(rows).sum(dim=0)
+            rows = [torch.autograd.grad(c.sum(), x, retain_graph=True)[0] for c in v.unbind(1)]
+        return v.detach(), sum(row[:, i] for i, row in enumerate(rows))
 
-    signal, _ = schedule.at(0, x)
-    log_prob, x = x.shape[1] * signal.log().flatten(), signal * x
-    v, div = slope(x, up[0])
+    up = [0, *(t for t in reversed(schedule.times(steps)) if t > 0)]
+    shrunk, _ = schedule.at(0, x)
+    x, log_prob = shrunk * x, x.shape[1] * shrunk.log().flatten()
+    v, div = slope(x, 0)
     for t, s in pairwise(up):
-        (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x), schedule.at(s, x)
-        turn = torch.atan2(noise_s, signal_s) - torch.atan2(noise_t, signal_t)
-        v_end, _ = slope(x + turn * v, s)
-        x = x + turn * 0.5 * (v + v_end)
+        turn = schedule.angle(s, x) - schedule.angle(t, x)
+        v_guess, _ = slope(x + turn * v, s)
+        x = x + turn * (v + v_guess) / 2
         v, div_end = slope(x, s)
-        log_prob, div = log_prob + turn.flatten() * 0.5 * (div + div_end), div_end
-    normal = -0.5 * (x.square() + math.log(2 * math.pi))
-    return log_prob + normal.sum(dim=1)
+        log_prob = log_prob + turn.flatten() * (div + div_end) / 2
+        div = div_end
+    return log_prob + torch.distributions.Normal(0, 1).log_prob(x).sum(dim=1)
 
 
 # --- Experiment ---------------------------------------------------------------------
 
 
-PLANE = {"epochs": 200, "batch_size": 512, "lr": 3e-3, "width": 128, "sampling_steps": 100}
-SCORE = {"schedule": "geometric", "predict": "eps", "sampler": "langevin", "sampling_steps": 40}
-DEFAULTS = {"epochs": 50, "batch_size": 32, "lr": 3e-3, "width": 32, "schedule": "sigmoid"}
-DEFAULTS |= {"predict": "x0", "sampler": "dpm++", "sampling_steps": 20}
+PLANE = {"epochs": 60, "batch_size": 512, "width": 128, "lr": 3e-3, "predict": "v"}
+PLANE |= {"sampler": "heun", "schedule": "cosine"}
+SCORE = {"schedule": "geometric", "predict": "eps", "sampler": "langevin"}
+DEFAULTS = {"epochs": 50, "batch_size": 64, "width": 32, "lr": 4e-3, "predict": "x0"}
+DEFAULTS |= {"sampler": "ddpm", "schedule": "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -680,160 +647,193 @@ class Config(utils.Config):
     """Train a diffusion model on pictures, or on points in the plane."""
 
     model: Literal["ddpm", "conditional", "score"] = "ddpm"
-    """ddpm, the same with labels and classifier-free guidance, or a score network."""
+    """ddpm; the same with labels and classifier-free guidance; or a score network."""
     dataset: str = "mnist5k"
     """Images as in every chapter, or a density in the plane: moons, checkerboard, ring, ..."""
     epochs: int | None = None
-    """Passes over the training set."""
+    """Passes over the training set; 50 unless given, 60 in the plane."""
     batch_size: int | None = None
-    """Examples a step."""
+    """Examples a step; 64 unless given, 512 in the plane."""
     lr: float | None = None
-    """Peak learning rate of Adam."""
+    """Peak rate; 4e-3 unless given (plane 3e-3): warm-up, flat, a line to 0 over the last 30%."""
     width: int | None = None
-    """Channels at half the resolution; a quarter of it has twice as many."""
+    """Channels at half the resolution, a quarter has twice as many; 32 unless given (plane 128)."""
     timesteps: int = 1000
-    """T, noise levels."""
+    """T, the number of noise levels."""
     schedule: Literal["linear", "cosine", "sigmoid", "geometric"] | None = None
-    """How alpha_bar falls."""
+    """How alpha_bar falls; sigmoid unless given (plane cosine, score geometric)."""
     predict: Literal["eps", "x0", "v"] | None = None
-    """What the network says."""
+    """What the network says; x0 unless given (plane v, score eps)."""
     weighting: Literal["simple", "min-snr"] = "simple"
-    """How errors at different times count."""
-    ema: float = 0.998
+    """How errors at different times count; see `loss_weight`."""
+    ema: float = 0.997
     """Decay of the average of the weights that samples are drawn with; 0: none."""
     sampler: Literal["ddpm", "ddim", "heun", "dpm++", "langevin"] | None = None
-    """How noise becomes data."""
-    sampling_steps: int | None = None
+    """How noise becomes data; ddpm unless given (plane heun, score langevin)."""
+    sampling_steps: int = 50
     """Steps of the sampler; heun evaluates the network twice a step, langevin six times."""
     guidance: float = 1.0
     """conditional: 0 ignores the label, 1 is the model as it is, 2 to 4 exaggerate the class."""
+    bound_times: int = 10
+    """Terms of the variational bound that are evaluated for each of 1,000 test images."""
 
     def __post_init__(self) -> None:
         self.fill(SCORE if self.model == "score" else {})
         self.fill(PLANE if self.dataset in utils.DENSITIES else {})
         self.fill(DEFAULTS)
         super().__post_init__()
-        for name in ("timesteps", "sampling_steps"):
-            utils.check_number(name, getattr(self, name), at_least=2)
+        for name in ("timesteps", "sampling_steps", "bound_times"):
+            utils.check_number(name, getattr(self, name), at_least=2 - (name == "bound_times"))
         utils.check_number("ema", self.ema, at_least=0, below=1)
         utils.check_number("guidance", self.guidance, at_least=0)
         utils.check_number("width", self.width, at_least=8)
-        if self.width % 8:
-            raise utils.UserError(f"--width: expected a multiple of 8, got {self.width}")
-        if self.model == "score" and (self.schedule, self.predict) != ("geometric", "eps"):
-            raise utils.UserError(
-                f"--model score: expected --schedule geometric and --predict eps, got "
-                f"{self.schedule} and {self.predict}: leave them out"
-            )
+        if self.width % 4:
+            raise utils.UserError(f"--width: expected a multiple of 4, got {self.width}")
         if self.model == "conditional" and self.dataset in utils.DENSITIES:
             raise utils.UserError(
                 f"--model conditional: expected pictures with labels, got {self.dataset}: use ddpm"
             )
         if self.model != "conditional" and self.guidance != 1:
             raise utils.UserError(
-                f"--guidance: expected 1 for --model {self.model}, which knows no labels, got "
+                f"--guidance: expected 1 for {self.model}, which knows no labels, got "
                 f"{self.guidance:g}: use --model conditional"
             )
 
 
 def pixels(x: Tensor) -> Tensor:
-    """From [-1, 1] to [0, 1], where pictures are drawn and measured."""
-    return (0.5 * x + 0.5).clamp(0, 1)
+    """From [-1, 1] to [0, 1], where pictures are drawn and measured; on the CPU."""
+    return (0.5 * x + 0.5).clamp(0, 1).float().cpu()
 
 
-def show_process(model: Diffusion, x: Tensor, noise: Tensor, y: Tensor, run: utils.Run) -> None:
-    """Noise going into test images (N, ...), and going out of pure noise, as strips and a film."""
-    schedule, config = model.schedule, run.config
-    shown = [round(f * (len(schedule) - 1)) for f in (0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1)]
-    forward = {
-        f"image {k}": torch.cat([q_sample(schedule, x_0[None], t, eps) for t in shown])
-        for k, (x_0, eps) in enumerate(zip(x[:4], torch.randn_like(x[:4]), strict=True), 1)
-    }
-    utils.strips(
-        {k: pixels(v) for k, v in forward.items()},
-        run.path("forward.png"),
-        title=f"The forward process, {config.schedule} schedule",
-        xlabel="t",
-        ticks=[str(t) for t in shown],
-    )
-    sampler, times = SAMPLERS[config.sampler], schedule.times(config.sampling_steps)
+def show_forward(schedule: Schedule, x: Tensor, run: utils.Run) -> None:
+    """Noise going into images x (N, C, H, W), as a strip."""
+    shown = [round(share * (len(schedule) - 1)) for share in (0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1)]
+    noisy = torch.stack([pixels(q_sample(schedule, x, t, torch.randn_like(x))) for t in shown], 1)
+    rows = {f"image {k}": row for k, row in enumerate(noisy, 1)}
+    how = {"title": f"The forward process, {run.config.schedule} schedule", "xlabel": "t"}
+    utils.strips(rows, run.path("forward.png"), ticks=[str(t) for t in shown], **how)
+
+
+def show_reverse(model: Diffusion, noise: Tensor, y: Tensor, run: utils.Run) -> None:
+    """Noise (N, C, H, W) becoming data, as a film and as strips of x_t and the guesses of x_0."""
+    config, times = run.config, stops(model.schedule, run.config)
     denoise = denoiser(model, y, config.guidance)
-    with torch.no_grad(), run.autocast():
-        path = [(noise, denoise(noise, times[0])[0])]
-        path += list(sampler(denoise, schedule, noise, times))
-    frames = [pixels(x).cpu() for x, _ in path]
+    steps = list(SAMPLERS[config.sampler](denoise, model.schedule, noise, times))
+    frames = [pixels(x) for x in (noise, *(x for x, _ in steps))]
     utils.animation(frames, run.path("reverse.gif"), labels=[f"t = {t}" for t in times])
-    columns = torch.linspace(0, len(path) - 1, 9).round().long().tolist()
-    rows = {}
+    columns, rows = torch.linspace(0, len(steps) - 1, 9).round().long().unique().tolist(), {}
     for k in range(3):
-        rows[f"x_t, {k + 1}"] = torch.stack([pixels(path[c][0][k]) for c in columns])
-        rows[f"x_0 guessed, {k + 1}"] = torch.stack([pixels(path[c][1][k]) for c in columns])
-    utils.strips(
-        {k: v.cpu() for k, v in rows.items()},
-        run.path("reverse.png"),
-        title=f"The reverse process by {config.sampler}: x_t, and the x_0 it was guessed to be",
-        xlabel="t",
-        ticks=[str(times[c]) for c in columns],
-    )
+        rows[f"x_t, {k + 1}"] = torch.stack([frames[c][k] for c in columns])
+        rows[f"guess of x_0, {k + 1}"] = torch.stack([pixels(steps[c][1][k]) for c in columns])
+    how = {"title": f"The reverse process, {config.sampler}", "xlabel": "t"}
+    utils.strips(rows, run.path("reverse.png"), ticks=[str(times[c]) for c in columns], **how)
 
 
-def edit(model: Diffusion, x: Tensor, y: Tensor, samples: Tensor, train: Tensor, run) -> None:
-    """Half a digit completed, walks through noise, and the nearest training images."""
-    mask = torch.zeros_like(x[:8], dtype=torch.bool)
-    mask[..., : x.shape[-2] // 2, :] = True
-    times = model.schedule.times(50)
-    with torch.no_grad(), run.autocast():
-        drawn = [
-            pixels(inpaint(denoiser(model, y[:8]), model.schedule, x[:8], mask, times))
-            for _ in range(4)
-        ]
-        walks = {f"{k + 1}": interpolate(model, x[2 * k : 2 * k + 2], y) for k in range(4)}
-    rows = {"test image": pixels(x[:8]), "known": pixels(torch.where(mask, x[:8], 0.0))}
-    rows |= {f"completed, {i}": d for i, d in enumerate(drawn, 1)}
-    rows = {name: row.cpu() for name, row in rows.items()}
-    utils.image_rows(rows, run.path("inpainting.png"), title="The upper half is given")
-    walks = {k: pixels(v).cpu() for k, v in walks.items()}
-    utils.strips(walks, run.path("interpolation.png"), title="Between two images, through noise")
-    rows = {"samples": samples[:10], "nearest training image": utils.nearest(samples[:10], train)}
-    utils.image_rows(rows, run.path("neighbours.png"), title="Is it memorising?")
-
-
-def error_by_time(model: Diffusion, x: Tensor, y: Tensor, bins: int = 20) -> tuple[list, list]:
-    """Mean squared error of what is predicted, on images (N, ...), in equal ranges of t."""
-    def one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return diffusion_loss(model, x, y)
-
-    errors, t = (torch.cat(p) for p in zip(*(utils.in_parts(model, one, x, y) for _ in range(5)), strict=True))
-    place = t * bins // len(model.schedule)
-    middle = (torch.arange(bins) + 0.5) * len(model.schedule) / bins
-    return middle.tolist(), [errors[place == b].mean().item() for b in range(bins)]
+def bound_metrics(model: Diffusion, data: utils.ImageData, k: int) -> Metrics:
+    """The variational bound on test images, in bits a dimension, its parts and its error."""
+    x, y = 2 * data.test[:1000] - 1, data.test_labels[:1000]
+    bits = utils.bits_per_dim(variational_bound(model, x, y, k), x[0].numel())
+    total, parts = bits.sum(dim=1), bits.mean(dim=0).tolist()
+    names = (f"test_bound_{part}_bits_per_dim" for part in ("prior", "steps", "pixels"))
+    return {
+        "test_bound_bits_per_dim": total.mean().item(),
+        "test_bound_bits_per_dim_standard_error": total.std().item() / math.sqrt(len(total)),
+        **dict(zip(names, parts, strict=True)),
+    }
 
 
 def pictures(config: Config, run: utils.Run) -> None:
-    """Train on pictures; draw, complete and interpolate some, and measure."""
+    """Train on pictures, show both processes and samples, and measure."""
     data = utils.load_images(config.dataset, config.data_root, quick=config.quick)
     classes = len(data.class_names) * (config.model == "conditional")
     net = UNet(data.image_shape, config.width, config.timesteps, classes)
     schedule = Schedule(make_schedule(config.schedule, config.timesteps))
     model = Diffusion(net, schedule, config.predict)
     model.to(run.device, memory_format=torch.channels_last)
-    noise, labels = torch.randn(64, *data.image_shape), torch.arange(64) % max(1, classes)
+    probe, labels = torch.randn(64, *data.image_shape), torch.arange(64) % max(1, classes)
+    fast = replace(config, sampler="dpm++", sampling_steps=10)
 
     def look(ema: Diffusion) -> Tensor:
-        return pixels(sample(ema, noise, labels, config))
+        return pixels(sample(ema, probe, labels, fast))
 
     ema = train(model, 2 * data.train - 1, data.train_labels, look, run)
     if run.rank:
         return  # under torchrun only the first process evaluates and writes
-    begin, n = time.perf_counter(), config.num_samples
-    with run.autocast():
-        start, y = torch.randn(n, *data.image_shape), torch.arange(n) % max(1, classes)
-        samples = pixels(sample(ema, start, y, config))
+    n, begin, metrics = config.num_samples, time.perf_counter(), {}
+    noise, y = torch.randn(n, *data.image_shape), torch.arange(n) % max(1, classes)
+    with run.autocast(), torch.no_grad():
+        samples = pixels(sample(ema, noise, y, config))
+        seconds = time.perf_counter() - begin
+        if config.model == "score":
+            ode = pixels(sample(ema, noise, y, replace(config, sampler="heun")))
+            metrics["frechet_distance_ode"] = utils.quick_frechet_distance(ode, data)
+        show_reverse(ema, noise[:16].to(run.device), y[:16].to(run.device), run)
+    show_forward(schedule, 2 * data.test[:4] - 1, run)
+    how = f"{config.sampler}, {config.sampling_steps} steps"
+    run.save_samples(samples, title=f"Samples of {config.model}: {how}")
+    if classes:
+        rows = torch.cat([samples[y == k][:8] for k in range(classes)])
+        title = f"Each row a class, guidance {config.guidance:g}"
+        utils.image_grid(rows, run.path("classes.png"), columns=8, title=title)
+    rows = {"samples": samples[:10], "nearest": utils.nearest(samples[:10], data.train)}
+    utils.image_rows(rows, run.path("neighbours.png"), title="And the nearest training images")
+    run.draw_history("loss", ylabel="weighted squared error", title=f"Training: {config.model}")
+    metrics |= bound_metrics(ema, data, config.bound_times)
+    seconds_each = {"seconds_per_1000_samples": 1000 * seconds / n}
+    run.finish(**utils.sample_quality(samples, data), **metrics, **seconds_each)
+
+
+def plane(config: Config, run: utils.Run) -> None:
+    """Train on points in the plane; compare the density, by the ODE, with the true one."""
+    density = utils.density(config.dataset)
+    points, test = density.sample(2_000 if config.quick else 50_000), density.sample(5_000)
+    centre, scale = points.mean(dim=0), points.std()  # the network sees points of unit size
+    schedule = Schedule(make_schedule(config.schedule, config.timesteps))
+    model = Diffusion(PlaneNet(config.width, config.timesteps), schedule, config.predict)
+    model.to(run.device)
+    noise, none = torch.randn(config.num_samples, 2), torch.zeros(len(points), dtype=torch.long)
+
+    def draw(ema: Diffusion) -> Tensor:
+        return sample(ema, noise, none[: len(noise)], config) * scale + centre
+
+    def look(ema: Diffusion) -> Tensor:
+        return utils.cloud(draw(ema), density.bounds)
+
+    ema = train(model, (points - centre) / scale, none, look, run)
+    if run.rank:
+        return
+    begin = time.perf_counter()
+    samples = draw(ema)
     seconds = time.perf_counter() - begin
-    run.save_samples(samples, title=f"Samples of {config.model}: {config.sampler}, {config.sampling_steps} steps")
-    run.draw_history("loss", ylabel="squared error", title=f"Training: {config.model}", logy=True)
-    metrics = utils.sample_quality(samples, data) | {"seconds_per_1000_samples": 1000 * seconds / n}
-    run.finish(**metrics)
+
+    def log_prob(x: Tensor) -> Tensor:
+        z = (x.float() - centre) / scale
+        inner = utils.in_parts(ema, lambda part: ode_log_prob(ema, part), z, rows=10_000)[0]
+        return inner - 2 * scale.log()
+
+    def field(t: int) -> Callable[[Tensor], Tensor]:
+        inner = partial(score, ema, t=t)
+        return lambda x: utils.in_parts(ema, inner, (x - centre) / scale)[0] / scale
+
+    run.save_points(samples)
+    run.draw_history("loss", ylabel="weighted squared error", title=f"Training: {config.model}")
+    clouds = {"data": test[: len(samples)], f"{config.model}, {config.sampler}": samples}
+    utils.scatter_2d(clouds, run.path("samples.png"), bounds=density.bounds)
+    panels = {"true density": density.log_prob, "by the ODE": log_prob}
+    utils.density_2d(panels, run.path("density.png"), bounds=density.bounds)
+    sigma = schedule.noises[1:] / schedule.signals[1:]
+    fields = {f"sigma = {s:g}": field((sigma - s).abs().argmin().item()) for s in (0.8, 0.3, 0.1)}
+    title, bounds = "The score of data with noise: where there is more of it", density.bounds
+    how = {"columns": 3, "title": title, "log_prob": density.log_prob}
+    utils.vector_field_2d(fields, run.path("score.png"), bounds=bounds, **how)
+    nll = -log_prob(test)
+    run.finish(
+        test_nll_nats_ode=nll.mean().item(),
+        test_nll_nats_ode_standard_error=nll.std().item() / math.sqrt(len(nll)),
+        entropy_nats=density.entropy,
+        kl_from_data_nats=(nll + density.log_prob(test)).mean().item(),
+        seconds_per_1000_samples=1000 * seconds / len(samples),
+    )
 
 
 def main(config: Config) -> None:

@@ -33,6 +33,12 @@ DIFFUSION = ROOT / "notes" / "04_diffusion_probabilistic_models.md"
 SMALL = {
     "autoencoder_compression": {"sizes": (2,), "seeds": 1},
     "autoencoder_gallery": {"seeds": 2},
+    "diffusion_editing": {"completions": 1, "repeats": 2, "sampling_steps": 10},
+    "diffusion_error": {"bins": 4, "draws": 1},
+    "diffusion_gallery": {"seeds": 1, "runs": ("conditional",)},
+    "diffusion_guidance": {"weights": (2.0,), "shown": (0.0,), "sampling_steps": 10},
+    "diffusion_levers": {"rows": ("full resolution",), "dataset": "mnist5k"},
+    "diffusion_steps": {"steps": (5,), "shown": (5,)},
     "gan_gallery": {"seeds": 1},
     "gan_modes": {"seeds": 1, "rows": 2},
     "gan_practice": {"rows": 2},
