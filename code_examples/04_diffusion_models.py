@@ -635,7 +635,7 @@ def ode_log_prob(model: Diffusion, x: Tensor, steps: int = 100) -> Tensor:
 # --- Experiment ---------------------------------------------------------------------
 
 
-PLANE = {"epochs": 60, "batch_size": 512, "width": 128, "lr": 3e-3, "predict": "v"}
+PLANE = {"epochs": 120, "batch_size": 512, "width": 128, "lr": 3e-3, "predict": "v"}
 PLANE |= {"sampler": "heun", "schedule": "cosine"}
 SCORE = {"schedule": "geometric", "predict": "eps", "sampler": "langevin"}
 DEFAULTS = {"epochs": 50, "batch_size": 64, "width": 32, "lr": 4e-3, "predict": "x0"}
@@ -651,7 +651,7 @@ class Config(utils.Config):
     dataset: str = "mnist5k"
     """Images as in every chapter, or a density in the plane: moons, checkerboard, ring, ..."""
     epochs: int | None = None
-    """Passes over the training set; 50 unless given, 60 in the plane."""
+    """Passes over the training set; 50 unless given, 120 in the plane."""
     batch_size: int | None = None
     """Examples a step; 64 unless given, 512 in the plane."""
     lr: float | None = None
@@ -811,9 +811,11 @@ def plane(config: Config, run: utils.Run) -> None:
         inner = utils.in_parts(ema, lambda part: ode_log_prob(ema, part), z, rows=10_000)[0]
         return inner - 2 * scale.log()
 
+    sigma = (schedule.noises / schedule.signals)[1:].float()
+
     def field(t: int) -> Callable[[Tensor], Tensor]:
         inner = partial(score, ema, t=t)
-        return lambda x: utils.in_parts(ema, inner, (x - centre) / scale)[0] / scale
+        return lambda x: sigma[t] * utils.in_parts(ema, inner, (x - centre) / scale)[0]
 
     run.save_points(samples)
     run.draw_history("loss", ylabel="weighted squared error", title=f"Training: {config.model}")
@@ -821,9 +823,8 @@ def plane(config: Config, run: utils.Run) -> None:
     utils.scatter_2d(clouds, run.path("samples.png"), bounds=density.bounds)
     panels = {"true density": density.log_prob, "by the ODE": log_prob}
     utils.density_2d(panels, run.path("density.png"), bounds=density.bounds)
-    sigma = schedule.noises[1:] / schedule.signals[1:]
     fields = {f"sigma = {s:g}": field((sigma - s).abs().argmin().item()) for s in (0.8, 0.3, 0.1)}
-    title, bounds = "The score of data with noise: where there is more of it", density.bounds
+    title, bounds = "sigma times the score of data with noise: where to go", density.bounds
     how = {"columns": 3, "title": title, "log_prob": density.log_prob}
     utils.vector_field_2d(fields, run.path("score.png"), bounds=bounds, **how)
     nll = -log_prob(test)

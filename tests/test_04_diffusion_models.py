@@ -761,6 +761,20 @@ def test_bound_terms_are_divergences_of_posteriors():
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.xfail(strict=True, reason="the probability of a pixel is kept above 1e-12")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_pixel_far_from_its_guess_costs_what_the_gaussian_says(dtype):
+    """Half of (x_0 - guess)^2 / sigma^2, and no less: a bound that stops rising bounds nothing."""
+    schedule, t = Schedule(float64(1 / 1.0004, 0.1)), torch.zeros(4, dtype=torch.long)  # sigma 0.02
+    x_0 = (-1 + 2 * torch.tensor([[90.0], [110.0], [150.0], [170.0]]).double() / 255).to(dtype)
+    guess = (-1 + 2 * torch.full((4, 1), 130.0).double() / 255).to(dtype)
+    got = diffusion.bound_terms(schedule, x_0, guess, t).double()
+    y = x_0.double() + torch.linspace(-1, 1, 2001).double() / 255  # the pixel's width
+    density = Normal(guess.double(), 0.02).log_prob(y)
+    expected = -(density.logsumexp(1) + math.log(2 / 255 / 2001))
+    torch.testing.assert_close(got, expected, rtol=2e-3, atol=0)
+
+
 @pytest.mark.parametrize("share", [0.9999, 0.99, 0.5])
 def test_the_last_term_is_a_distribution_over_256_pixel_values(share):
     schedule = Schedule(float64(share, 0.1))
@@ -844,8 +858,9 @@ def test_the_metrics_of_the_bound_are_bits_a_dimension_of_test_images():
     model = oracle(share, "x0", lambda x_t, t: (torch.full_like(x_t, 0.25), x_t))
     torch.manual_seed(0)
     test = torch.rand(1200, 1, 2, 2, dtype=torch.float64)
-    data = SimpleNamespace(test=test, test_labels=torch.zeros(1200, dtype=torch.long))
+    data = SimpleNamespace(test=test, test_labels=torch.arange(1200) % 7)
     got = diffusion.bound_metrics(model, data, 1)
+    assert torch.equal(model.net.asked[0][2], data.test_labels[:500])
     x, guess = 2 * test[:1000] - 1, torch.full((1000, 1, 2, 2), 0.25).double()
     terms = [diffusion.prior_term(model.schedule, x)]
     terms += [
@@ -938,6 +953,15 @@ def test_no_example_changes_the_output_of_another(name):
     torch.testing.assert_close(net(x[:2], t[:2], y[:2]), out[:2])
 
 
+def test_no_weight_is_idle():
+    torch.manual_seed(1)
+    for net, shape in ((unet(), (1, 8, 8)), (plane_net(), (2,))):
+        net(
+            torch.randn(2, *shape).double(), torch.tensor([3, 17]), torch.tensor([1, 3])
+        ).sum().backward()
+        assert [name for name, p in net.named_parameters() if not p.grad.any()] == []
+
+
 CUTS = {"": True, "skip": True, "attention": True, "whole": True}
 CUTS |= {"attention whole": False, "inside": False}
 
@@ -957,15 +981,15 @@ def test_every_pixel_is_seen_from_afar_and_through_the_skip_connection(cut, far)
         if cut == "skip":
             net.join.weight[:, 8:].zero_()
     out = net(x, torch.tensor([7]), torch.tensor([1]))
-    slope, total = (
-        torch.autograd.grad(o, x, retain_graph=True)[0][0, 0]
-        for o in (out[0, 0, 31, 31], out.sum())
+    corner, middle, total = (
+        torch.autograd.grad(o, x, retain_graph=True)[0][0, 0] != 0
+        for o in (out[0, 0, 1, 1], out[0, 0, 31, 31], out.sum())
     )
-    assert (slope != 0).all() == far
-    assert (total != 0).all()
+    assert corner.all() == far
+    assert total.all()
     if cut == "inside":  # six convolutions of 2 x 2 pixels to each side of its own
         for dim in (0, 1):
-            assert (slope != 0).any(dim).nonzero().flatten().tolist() == list(range(18, 44))
+            assert middle.any(dim).nonzero().flatten().tolist() == list(range(18, 44))
 
 
 @torch.no_grad()
@@ -1025,7 +1049,8 @@ def test_a_new_block_changes_little_and_a_trained_one_listens_to_its_condition()
     residual, whole = diffusion.ResBlock(8, 6), diffusion.WholeBlock(8, 4, 4, 16, 6)
     for block in (residual, whole):
         spread = (block(x, cond) - x).flatten(1).std()  # a bias may move it, the input does not
-        difference = (block(x, cond) - x) - (block(2 * x, cond) - 2 * x)
+        other = torch.randn(2, 8, 4, 4)
+        difference = (block(x, cond) - x) - (block(other, cond) - other)
         assert spread < 0.2
         assert difference.abs().max() < 1e-5
     for block in (shaken(residual), shaken(whole)):
@@ -1295,12 +1320,14 @@ def test_main_writes_a_whole_run(flags, tmp_path, monkeypatch):
         assert seen.max() > 0.9
     told = [*range(10), *range(6)] if config.model == "conditional" else [0] * 16
     assert told in [y.tolist() for y in labels]
+    assert labels[0].tolist() == (told[:10] * 7)[:64]
     torch.testing.assert_close(torch.from_numpy(samples), redrawn(config), atol=1e-3, rtol=0)
 
 
 def test_points_in_the_plane(tmp_path, monkeypatch):
     """The network lives in units of its own; what is drawn and measured is in those of the data."""
-    panels, fields, trained_on, drawn, asked = {}, {}, [], [], []
+    panels, fields, trained_on, drawn, asked, inside = {}, {}, [], [], [], []
+    watch(monkeypatch, "ode_log_prob", lambda _, z: inside.append(z))
     monkeypatch.setattr(utils, "density_2d", lambda shown, *_, **kw: panels.update(shown))
     monkeypatch.setattr(utils, "vector_field_2d", lambda shown, *_, **kw: fields.update(shown))
     watch(monkeypatch, "diffusion_loss", lambda _, x, *rest: trained_on.append(x))
@@ -1329,14 +1356,18 @@ def test_points_in_the_plane(tmp_path, monkeypatch):
     ticks = torch.linspace(-12, 12, 121)
     mass = panels["by the ODE"](torch.cartesian_prod(ticks, ticks)).exp().sum() * 0.2**2
     assert mass.item() == pytest.approx(1, abs=0.03)
+    inside.clear()
     nll = -panels["by the ODE"](x[:5000]).mean().item()
+    torch.testing.assert_close(inside[0], (x[:5000] - centre) / scale, atol=0.12, rtol=0)
     assert metrics["test_nll_nats_ode"] == pytest.approx(nll, abs=0.05)
     assert metrics["entropy_nats"] == pytest.approx(density.entropy, rel=1e-5)
     gap = metrics["test_nll_nats_ode"] - metrics["entropy_nats"]
     assert metrics["kl_from_data_nats"] == pytest.approx(gap, abs=0.05)
     assert metrics["kl_from_data_nats"] > 0
     field = fields["sigma = 0.3"]
-    torch.testing.assert_close(field(x[:9]), torch.ones(9, 2) / scale, rtol=0.05, atol=0)
+    shown = field(x[:9])  # the score, in whatever units
+    torch.testing.assert_close(shown, shown[0, 0].expand(9, 2))
+    assert shown[0, 0] > 0
     ((z, t),) = asked
     torch.testing.assert_close(z, (x[:9] - centre) / scale, atol=0.12, rtol=0)
     sigma = (1 / diffusion.make_schedule("cosine", 20) - 1).sqrt()

@@ -251,7 +251,8 @@ def test_tests_that_a_note_names_exist(note):
     for part in (p for quoted in parts for p in quoted.strip('"').split(" or ")):
         assert part == "NAME" or any(part in name for name in names), f"no test matches {part}"
     for name in re.findall(r"`(test_\w+?)(?:_\d+)?`", read(note)):
-        assert name in names or f'"{name}' in code, f"neither a test nor a metric: {name}"
+        metric = f'"{name}' in code or f"{name}=" in code
+        assert name in names or metric, f"neither a test nor a metric: {name}"
 
 
 def writes(script):
@@ -1149,6 +1150,16 @@ def gaussian(schedule, s, m=0.0):
     return denoise
 
 
+def test_the_size_of_the_default_network():
+    """notes/04 section 4.1: its parameters, and what WholeBlock costs beside a convolution."""
+    net = diffusion.UNet((1, 28, 28), diffusion.Config().width, 1000)
+    total, whole = (sum(p.numel() for p in part.parameters()) for part in (net, net.whole))
+    assert f"{total:,} parameters" in read(DIFFUSION)
+    assert 0.78 < whole / total < 0.85  # four fifths
+    products = net.whole.down.weight.numel() + net.whole.up.weight.numel()
+    assert products < 7 * 7 * net.inner[0].conv1.weight.numel()
+
+
 def test_two_steps_of_noise_and_the_way_back():
     """notes/04 eqs. (4.1) to (4.13), against two explicit steps and Bayes' rule by quadrature."""
     signal, noise = 1.0, 0.0
@@ -1213,7 +1224,7 @@ def test_the_reverse_of_a_small_step_is_gaussian_and_that_of_a_large_one_is_not(
 
 
 def test_where_the_schedules_spend_their_steps():
-    marks = {"linear": (259, 673), "cosine": (496, 935), "sigmoid": (500, 969)}
+    marks = {"linear": (259, 674), "cosine": (496, 936), "sigmoid": (500, 969)}
     for name, (half, hundredth) in marks.items():
         bar = diffusion.make_schedule(name, 1000)
         assert [int((bar < v).nonzero()[0]) for v in (0.5, 0.01)] == [half, hundredth]
@@ -1221,7 +1232,8 @@ def test_where_the_schedules_spend_their_steps():
     tau = torch.arange(1, 901) / 1000
     formula = (-0.1 * tau - 9.95 * tau.square()).exp()
     linear = diffusion.make_schedule("linear", 1000)
-    assert linear[:900].log().numpy() == pytest.approx(formula.log().numpy(), rel=0.01, abs=1e-3)
+    raw = ((linear[:900] - 1e-4) / 0.9998).log()
+    assert raw.numpy() == pytest.approx(formula.log().numpy(), rel=0.01, abs=1e-3)
     betas = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2  # of the model meant
     left = np.prod(1 - betas)
     assert shown(left)
@@ -1235,6 +1247,16 @@ def test_where_the_schedules_spend_their_steps():
     weights = steps[1:] / (2 * (1 - steps[1:]) * (1 - linear[:-1]))
     for t in (1, 10, 100, 500):
         assert shown(weights[t - 1].item())
+    default = diffusion.Schedule(diffusion.make_schedule("sigmoid", 1000))
+    first, second = (
+        (default.noises / default.signals)[t + 1].item() for t in default.times(10)[:2]
+    )
+    assert shown(first, 1)
+    assert shown(second, 1)
+    stops = diffusion.stops(default, diffusion.Config(sampler="dpm++", sampling_steps=10))
+    assert f"$t = {', '.join(map(str, stops[:-1]))}$" in read(DIFFUSION)
+    fifty = diffusion.stops(default, diffusion.Config(sampler="dpm++", sampling_steps=50))
+    assert f"of 50, {len(fifty) - 1} are left" in read(DIFFUSION)
 
 
 def test_terms_of_the_bound_by_hand():
@@ -1242,7 +1264,7 @@ def test_terms_of_the_bound_by_hand():
     x_0, x_t, x_0_hat = number(1.0), number(0.5), number(0.3)
     parts = [diffusion.posterior(TWO_STEPS, guess, x_t, 1, 0) for guess in (x_0, x_0_hat)]
     divergence = kl_divergence(*(Normal(mean, variance.sqrt()) for mean, variance in parts))
-    term = diffusion.bound_term(TWO_STEPS, x_0, x_0_hat, torch.tensor([1])).item()
+    term = diffusion.bound_terms(TWO_STEPS, x_0, x_0_hat, torch.tensor([1])).item()
     assert term == pytest.approx(divergence.item())
     assert shown(term / 0.7**2)
     eps, eps_hat = (diffusion.eps_from_x0(x_t, x, *TWO_STEPS.at(1, x)) for x in (x_0, x_0_hat))
@@ -1254,15 +1276,30 @@ def test_terms_of_the_bound_by_hand():
     assert shown(pixel, 5)
     assert shown(784 * pixel)
     fine = diffusion.Schedule(torch.tensor([1 / (1 + 0.01**2), 0.5], dtype=torch.float64))
-    nats = diffusion.bound_term(fine, number(0.1), number(0.1), torch.tensor([0])).item()
+    nats = diffusion.bound_terms(fine, number(0.1), number(0.1), torch.tensor([0])).item()
     assert shown(math.exp(-nats))
     assert shown(nats)
     assert shown(nats / math.log(2))
     assert shown((1 / 255) / 0.01)
     values = (-1 + 2 * torch.arange(256).double() / 255)[:, None]
     first = torch.zeros(256, dtype=torch.long)
-    every = diffusion.bound_term(fine, values, torch.full_like(values, 0.013), first)
+    every = diffusion.bound_terms(fine, values, torch.full_like(values, 0.013), first)
     assert every.neg().exp().sum().item() == pytest.approx(1)
+
+
+def test_what_equal_errors_at_all_levels_cost():
+    """notes/04 section 9.1: why a network that says the whole picture has a poor bound."""
+    schedule = diffusion.Schedule(diffusion.make_schedule("sigmoid", 1000))
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    assert f"{snr[0].item():,.0f} at $t = 0$" in read(DIFFUSION)
+    assert shown(1 / snr[0].item())
+    t = torch.arange(1, 1000)
+    for error, places in ((0.0044, 1), (1 / snr[0].item(), 1)):
+        off = torch.full((len(t), 1), math.sqrt(error), dtype=torch.float64)
+        nats = diffusion.bound_terms(schedule, torch.zeros_like(off), off, t).sum().item()
+        assert nats == pytest.approx(0.5 * (snr[0] - snr[-1]).item() * error)
+        assert f"{nats / math.log(2):.{places}f} bits" in read(DIFFUSION)
+    assert shown(math.sqrt(0.0044) * 255 / 2, 1)  # in steps of grey; -1 to 1 are 255 of them
 
 
 def test_conversions_and_weights_by_hand():
@@ -1343,6 +1380,11 @@ def test_gaussian_data_make_too_narrow_samples_with_few_steps():
             diffusion.last(sampler(denoise, schedule, number(1.0), times)).item()
             for sampler in (diffusion.ddim, diffusion.heun, diffusion.dpm_solver)
         ]
+        dense = diffusion.Config(sampler="dpm++", sampling_steps=steps)
+        path = diffusion.dpm_solver(
+            denoise, schedule, number(1.0), diffusion.stops(schedule, dense)
+        )
+        widths.append(diffusion.last(path).item())
         row = " | ".join(f"{w / s:.4f}" for w in widths)
         assert f"| {steps} | {row} |" in rows
         factor = schedule.at(times[0], number(1.0))[0].item() ** -1
@@ -1368,7 +1410,7 @@ def test_gaussian_data_have_a_bound_in_closed_form():
         snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
         left = s**2 / (1 + s**2 * snr)  # the variance of x_0 given x_t
         t = torch.arange(1, steps)
-        middle = diffusion.bound_term(
+        middle = diffusion.bound_terms(
             schedule, torch.zeros(steps - 1, 1).double(), left[1:, None].sqrt(), t
         ).sum()
         prior = diffusion.prior_term(schedule, number(s))  # E[x_0^2] = s^2
@@ -1475,7 +1517,7 @@ def test_guidance_overshoots_and_narrows():
 
 
 def test_averages_walks_and_answers():
-    assert shown(math.log(2) / -math.log(0.998), 0)
+    assert shown(math.log(2) / -math.log(diffusion.Config().ema), 0)
     assert f"{math.log(2) / -math.log(0.9999):,.0f}" in read(DIFFUSION)
     assert shown(0.9999**3000)
     assert shown(math.sqrt(784 / 2), 2)
@@ -1515,7 +1557,8 @@ def test_losses_that_need_no_training():
     train, test = (2 * x.flatten(1).double() - 1 for x in (data.train, data.test))
     square = test.square().mean().item()
     assert shown(square)
-    bar = diffusion.make_schedule("cosine", 1000)[:, None]
+    assert shown((test - train.mean(0)).square().mean().item())
+    bar = diffusion.make_schedule("sigmoid", 1000)[:, None]
     assert shown((bar + (1 - bar) * square).mean().item())
     values, axes = torch.linalg.eigh(train.T.cov(correction=0))
     values = values.clamp(min=0)
@@ -1523,6 +1566,7 @@ def test_losses_that_need_no_training():
     slope = values / (bar * values + 1 - bar)
     error = (1 - bar * slope).square() * energy + slope.square() * bar * (1 - bar)  # of x_0
     snr = bar / (1 - bar)
+    assert shown(error.mean().item())
     assert shown(((snr + 1) * error).mean().item())
     assert shown((snr * error).mean().item())
     schedule = diffusion.Schedule(bar[:, 0])  # and the formula for the error, by one long draw

@@ -153,6 +153,15 @@ def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path):
     assert rates[4] == pytest.approx(0)
 
 
+def test_the_trapezoid_warms_up_stays_flat_and_falls_in_a_line(tmp_path):
+    run, rates = utils.start(Config(out=tmp_path), "toy.py"), []
+    for progress in (0.0, 0.01, 0.02, 0.5, 0.7, 0.85, 1.0):
+        run.progress = progress
+        rates.append(run.trapezoid(0.1))
+    assert 0 < rates[0] < rates[1] < rates[2] == rates[3] == pytest.approx(0.1)
+    assert rates[4:] == pytest.approx([0.1, 0.05, 0.0])
+
+
 def test_looks_are_24_and_do_not_count_as_training_time(tmp_path, monkeypatch):
     clock = {"now": 0.0}
     monkeypatch.setattr(run_module.time, "perf_counter", lambda: clock["now"])

@@ -46,7 +46,10 @@ def same(a, b):
     return a == b
 
 
-LONGEST = {"02_gans": 620}  # seven losses, nine remedies, pictures and points: all asked for
+LONGEST = {
+    "02_gans": 620,  # seven losses, nine remedies, pictures and points: all asked for
+    "04_diffusion_models": 850,  # three models, five samplers, two likelihoods, likewise
+}
 
 
 # --- Every script
