@@ -720,7 +720,9 @@ def show_reverse(model: Diffusion, noise: Tensor, y: Tensor, run: utils.Run) -> 
     denoise = denoiser(model, y, config.guidance)
     steps = list(SAMPLERS[config.sampler](denoise, model.schedule, noise, times))
     frames = [pixels(x) for x in (noise, *(x for x, _ in steps))]
-    utils.animation(frames, run.path("reverse.gif"), labels=[f"t = {t}" for t in times])
+    film = torch.linspace(0, len(steps), 25).round().long().unique().tolist()
+    labels = [f"t = {times[f]}" for f in film]
+    utils.animation([frames[f] for f in film], run.path("reverse.gif"), labels=labels)
     columns, rows = torch.linspace(0, len(steps) - 1, 9).round().long().unique().tolist(), {}
     for k in range(3):
         rows[f"x_t, {k + 1}"] = torch.stack([frames[c][k] for c in columns])
@@ -767,7 +769,7 @@ def pictures(config: Config, run: utils.Run) -> None:
         if config.model == "score":
             ode = pixels(sample(ema, noise, y, replace(config, sampler="heun")))
             metrics["frechet_distance_ode"] = utils.quick_frechet_distance(ode, data)
-        show_reverse(ema, noise[:16].to(run.device), y[:16].to(run.device), run)
+        show_reverse(ema, noise[:9].to(run.device), y[:9].to(run.device), run)
     show_forward(schedule, 2 * data.test[:4] - 1, run)
     how = f"{config.sampler}, {config.sampling_steps} steps"
     run.save_samples(samples, title=f"Samples of {config.model}: {how}")
@@ -777,7 +779,8 @@ def pictures(config: Config, run: utils.Run) -> None:
         utils.image_grid(rows, run.path("classes.png"), columns=8, title=title)
     rows = {"samples": samples[:10], "nearest": utils.nearest(samples[:10], data.train)}
     utils.image_rows(rows, run.path("neighbours.png"), title="And the nearest training images")
-    run.draw_history("loss", ylabel="weighted squared error", title=f"Training: {config.model}")
+    curve = {"ylabel": "weighted squared error", "logy": True}
+    run.draw_history("loss", **curve, title=f"Training: {config.model}")
     metrics |= bound_metrics(ema, data, config.bound_times)
     seconds_each = {"seconds_per_1000_samples": 1000 * seconds / n}
     run.finish(**utils.sample_quality(samples, data), **metrics, **seconds_each)
