@@ -2,6 +2,7 @@
 
 import builtins
 import math
+import operator
 import os
 import random
 import signal
@@ -184,8 +185,8 @@ def _names() -> dict[Any, tuple[str, ...]]:
 
 
 def _relied_on() -> dict[Any, dict[str, Any]]:
-    """Every function and class that checks may rely on, as it is now."""
-    return {owner: {n: vars(owner).get(n) for n in names} for owner, names in _names().items()}
+    """Everything in the modules and classes that checks rely on, as it is now."""
+    return {owner: dict(vars(owner)) for owner in _names()}
 
 
 def _matters(owner: Any, name: str, value: Any) -> bool:
@@ -198,9 +199,11 @@ def _matters(owner: Any, name: str, value: Any) -> bool:
 def _put_back(before: dict[Any, dict[str, Any]]) -> list[str]:
     """Undo what an answer replaced; return the names."""
     found = []
-    for owner, names in before.items():
-        now = vars(owner)
-        changed = {name: value for name, value in names.items() if now.get(name) is not value}
+    for owner, then in before.items():
+        now, names = vars(owner), _names()[owner]
+        if now.keys() == then.keys() and all(map(operator.is_, now.values(), then.values())):
+            continue  # by far the most frequent case, and thousands of names: it must be fast
+        changed = {n: then.get(n) for n in names if now.get(n) is not then.get(n)}
         for name, value in changed.items():
             setattr(owner, name, value)
         inherited = {n for base in getattr(owner, "__mro__", (0,))[1:] for n in vars(base)}
