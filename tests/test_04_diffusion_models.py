@@ -1389,6 +1389,9 @@ def test_flags_that_are_not_given_depend_on_the_model_and_the_data():
     ("flags", "said"),
     [
         ({"guidance": 2.0}, "--guidance: expected 1 for ddpm"),
+        ({"sampler": "euler"}, "--sampler: expected one of"),
+        ({"predict": "x_0"}, "--predict: expected one of"),
+        ({"schedule": "exp"}, "--schedule: expected one of"),
         ({"guidance": 0.0, "model": "score"}, "--guidance: expected 1 for score"),
         ({"guidance": -1.0, "model": "conditional"}, "--guidance: expected a finite number"),
         ({"width": 30}, "--width: expected a multiple of 4, got 30"),

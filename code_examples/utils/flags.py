@@ -54,9 +54,11 @@ class Config:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                choices = ", ".join(map(str, get_args(hint)))
-                raise UserError(f"--{name}: expected one of {choices}; got {value!r}")
+            kinds = [h for h in (hint, *get_args(hint)) if get_origin(h) is Literal]  # or None
+            choices = [choice for kind in kinds for choice in get_args(kind)]
+            if choices and value is not None and value not in choices:
+                named = ", ".join(map(str, choices))
+                raise UserError(f"--{name}: expected one of {named}; got {value!r}")
         check_number("seed", self.seed, at_least=0, below=2**32)
         check_number("epochs", self.epochs, at_least=1)
         check_number("batch_size", self.batch_size, at_least=1)
