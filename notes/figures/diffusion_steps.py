@@ -71,7 +71,7 @@ def main(config: Config) -> None:
     floor = utils.quick_frechet_distance(real, data)
     print(f"| training images | | {floor:.2f} | {floor / best:.2f} |")
     path = utils.curves(
-        series,
+        {name: (x[::-1], y[::-1]) for name, (x, y) in series.items()},  # named at their right end
         config.figures / "diffusion_steps.png",
         xlabel="evaluations of the network for each sample",
         ylabel=f"Frechet distance, {config.num_samples:,} samples",
