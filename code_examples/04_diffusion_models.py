@@ -327,7 +327,7 @@ def loss_weight(snr: Tensor, predict: str, weighting: str) -> Tensor:
 def diffusion_loss(
     model: nn.Module, x_0: Tensor, y: Tensor | None = None, weighting: str = "simple"
 ) -> tuple[Tensor, Tensor]:
-    """Squared error at a random time for each example, a mean over its numbers; eq. (4.26).
+    """Squared error at a random time for each example, its mean; notes/04 eq. (4.26).
 
     Returns:
         The weighted error (B,), and t (B,), each of 0...T-1 equally often.
@@ -385,11 +385,11 @@ def posterior(
 
 
 def bound_terms(schedule: Schedule, x_0: Tensor, guess: Tensor, t: Tensor) -> Tensor:
-    """Term t (B,) of the variational bound for pixels x_0 in [-1, 1], (B,) nats; section 9.1.
+    """Term t (B,) of the variational bound for pixels x_0 in [-1, 1], (B,) nats.
 
     t > 0: KL( q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t) ), two Gaussians that differ in x_0 only,
-    eq. (4.22). t = 0: -log p(x_0 | x_t), where a Gaussian around the guess, as wide as the noise,
-    is summed up over each of 256 pixel values, eq. (4.69).
+    notes/04 eq. (4.22). t = 0: -log p(x_0 | x_t): a Gaussian around the guess, as wide as the
+    noise, is summed up over each of 256 pixel values, notes/04 eq. (4.69).
     """
     (signal_t, noise_t), (signal_s, noise_s) = schedule.at(t, x_0), schedule.at(t - 1, x_0)
     snr_t, snr_s = (signal_t / noise_t).square(), (signal_s / noise_s.clamp(min=1e-6)).square()
@@ -403,7 +403,7 @@ def bound_terms(schedule: Schedule, x_0: Tensor, guess: Tensor, t: Tensor) -> Te
 
 
 def prior_term(schedule: Schedule, x_0: Tensor) -> Tensor:
-    """KL( q(x_{T-1} | x_0) || N(0, I) ), (B,) nats: what the last x_t still shows; eq. (4.20)."""
+    """KL( q(x_{T-1} | x_0) || N(0, I) ), (B,) nats, of the last x_t; notes/04 eq. (4.20)."""
     signal, noise = schedule.at(len(schedule) - 1, x_0)
     kl = 0.5 * ((signal * x_0).square() + noise.square() - 1 - 2 * noise.log())
     return kl.flatten(1).sum(dim=1)
@@ -543,7 +543,7 @@ def dpm_solver(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[
 
 
 def langevin(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[int]) -> Trajectory:
-    """Annealed Langevin dynamics: at each noise level 5 noisy steps along the score; eq. (4.54).
+    """Annealed Langevin dynamics: 5 noisy steps along the score at each level; notes/04 eq. (4.54).
 
     u += step score + sqrt(2 step) z, with u = x_t / signal_t, score = -eps / sigma and step = 0.2
     sigma^2. Song & Ermon (2019), arXiv:1907.05600, algorithm 1.
@@ -610,14 +610,18 @@ def variational_bound(model: Diffusion, x_0: Tensor, y: Tensor, k: int) -> Tenso
 def ode_log_prob(model: Diffusion, x: Tensor, steps: int = 100) -> Tensor:
     """log p(x) of points (N, D), (N,) nats, along the ODE from data to noise; notes/04 eq. (4.71).
 
-    d log p / d angle = -div v where dx / d angle = v, by Heun's method.
+    d log p / d angle = -div v where dx / d angle = v, by Heun's method. It begins at t = 0, where x
+    has the noise sigma_0 already: the density of data that are that little blurred.
     """
     schedule, denoise = model.schedule, denoiser(model, clip=False)
+
+    def velocity(x: Tensor, t: int) -> Tensor:
+        return v_from(*denoise(x, t), *schedule.at(t, x))
 
     def slope(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            v = v_from(*denoise(x, t), *schedule.at(t, x))
+            v = velocity(x, t)
             rows = [torch.autograd.grad(c.sum(), x, retain_graph=True)[0] for c in v.unbind(1)]
         return v.detach(), sum(row[:, i] for i, row in enumerate(rows))
 
@@ -627,8 +631,7 @@ def ode_log_prob(model: Diffusion, x: Tensor, steps: int = 100) -> Tensor:
     v, div = slope(x, 0)
     for t, s in pairwise(up):
         turn = schedule.angle(s, x) - schedule.angle(t, x)
-        v_guess, _ = slope(x + turn * v, s)
-        x = x + turn * (v + v_guess) / 2
+        x = x + turn * (v + velocity(x + turn * v, s)) / 2
         v, div_end = slope(x, s)
         log_prob = log_prob + turn.flatten() * (div + div_end) / 2
         div = div_end
@@ -695,6 +698,11 @@ class Config(utils.Config):
         if self.model == "conditional" and self.dataset in utils.DENSITIES:
             raise utils.UserError(
                 f"--model conditional: expected pictures with labels, got {self.dataset}: use ddpm"
+            )
+        if self.model == "score" and self.weighting != "simple":
+            raise utils.UserError(
+                f"--weighting: expected simple for score, whose loss has a weight of its own, got "
+                f"{self.weighting}: use --model ddpm"
             )
         if self.model != "conditional" and self.guidance != 1:
             raise utils.UserError(
@@ -777,9 +785,10 @@ def pictures(config: Config, run: utils.Run) -> None:
     how = f"{config.sampler}, {config.sampling_steps} steps"
     run.save_samples(samples, title=f"Samples of {config.model}: {how}")
     if classes:
-        rows = torch.cat([samples[y == k][:8] for k in range(classes)])
+        each = max(1, min(8, n // classes))
+        rows = torch.cat([samples[y == k][:each] for k in range(classes)])
         title = f"Each row a class, guidance {config.guidance:g}"
-        utils.image_grid(rows, run.path("classes.png"), columns=8, title=title)
+        utils.image_grid(rows, run.path("classes.png"), columns=each, title=title)
     rows = {"samples": samples[:10], "nearest": utils.nearest(samples[:10], data.train)}
     utils.image_rows(rows, run.path("neighbours.png"), title="And the nearest training images")
     curve = {"ylabel": "weighted squared error", "logy": True}
@@ -797,15 +806,17 @@ def plane(config: Config, run: utils.Run) -> None:
     schedule = Schedule(make_schedule(config.schedule, config.timesteps))
     model = Diffusion(PlaneNet(config.width, config.timesteps), schedule, config.predict)
     model.to(run.device)
-    noise, none = torch.randn(config.num_samples, 2), torch.zeros(len(points), dtype=torch.long)
+    noise = torch.randn(config.num_samples, 2)
 
     def draw(ema: Diffusion) -> Tensor:
-        return sample(ema, noise, none[: len(noise)], config) * scale + centre
+        none = torch.zeros(len(noise), dtype=torch.long)  # points have no labels
+        return sample(ema, noise, none, config) * scale + centre
 
     def look(ema: Diffusion) -> Tensor:
         return utils.cloud(draw(ema), density.bounds)
 
-    ema = train(model, (points - centre) / scale, none, look, run)
+    labels = torch.zeros(len(points), dtype=torch.long)
+    ema = train(model, (points - centre) / scale, labels, look, run)
     if run.rank:
         return
     begin = time.perf_counter()

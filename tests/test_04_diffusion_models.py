@@ -1390,6 +1390,7 @@ def test_flags_that_are_not_given_depend_on_the_model_and_the_data():
     [
         ({"guidance": 2.0}, "--guidance: expected 1 for ddpm"),
         ({"sampler": "euler"}, "--sampler: expected one of"),
+        ({"model": "score", "weighting": "min-snr"}, "--weighting: expected simple for score"),
         ({"predict": "x_0"}, "--predict: expected one of"),
         ({"schedule": "exp"}, "--schedule: expected one of"),
         ({"guidance": 0.0, "model": "score"}, "--guidance: expected 1 for score"),
