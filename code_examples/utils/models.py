@@ -13,14 +13,14 @@ def in_parts(
     """What a function of the model returns for long inputs, `rows` at a time; on the CPU.
 
     Args:
-        model: Its first parameter says on which device the inputs are needed.
+        model: Its first parameter, if it has any, says on which device the inputs are needed.
         function: Takes as many tensors as there are inputs, returns a tensor or a tuple of them.
         inputs: All of the same length N.
 
     Returns:
         The tensors that it returned, each (N, ...), without a graph.
     """
-    device = next(model.parameters()).device
+    device = next(model.parameters(), inputs[0]).device
     parts = zip(*(t.to(device).split(rows) for t in inputs), strict=True)
     results = (function(*part) for part in parts)
     outputs = zip(*((r,) if isinstance(r, Tensor) else r for r in results), strict=True)
