@@ -79,17 +79,18 @@ def rational_quadratic_spline(
     """
     bins = (params.shape[-1] - 1) // 3
     width, height, slope = params.split([bins, bins, bins + 1], dim=-1)
-    width, height = (2 * bound * at_least(1e-3, p.softmax(dim=-1)) for p in (width, height))
+    x_knots, y_knots = (knots(p.softmax(dim=-1), bound) for p in (width, height))
     slope = 1e-3 + F.softplus(slope + math.log(math.expm1(1 - 1e-3)))
-    left, below = (F.pad(t.cumsum(dim=-1), (1, 0)) - bound for t in (width, height))  # the knots
-    knots, inside = (below if inverse else left), x.clamp(-bound, bound)
-    k = (inside[..., None] >= knots[..., 1:-1]).sum(dim=-1, keepdim=True)  # which bin
+    searched, inside = (y_knots if inverse else x_knots), x.clamp(-bound, bound)
+    k = (inside[..., None] >= searched[..., 1:-1]).sum(dim=-1, keepdim=True)  # which bin
 
-    def here(table: Tensor) -> Tensor:
-        return table.gather(-1, k).squeeze(-1)
+    def ends(table: Tensor) -> tuple[Tensor, Tensor]:
+        """What the table (B, ..., K + 1) of the knots says at both ends of the bin."""
+        return table.gather(-1, k).squeeze(-1), table.gather(-1, k + 1).squeeze(-1)
 
-    w, h, left, below = here(width), here(height), here(left), here(below)
-    s, start, end = h / w, here(slope), here(slope[..., 1:])  # slopes: mean, at both ends
+    (left, right), (below, above), (start, end) = ends(x_knots), ends(y_knots), ends(slope)
+    w, h = right - left, above - below
+    s = h / w  # the mean slope
     if inverse:  # solve a t^2 + b t + c = 0 without a difference of equal numbers
         rise = inside - below
         a = h * (s - start) + rise * (start + end - 2 * s)
@@ -97,7 +98,8 @@ def rational_quadratic_spline(
         c = -s * rise
         t = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
     else:
-        t = (inside - left) / w  # place within the bin, in [0, 1]
+        t = (inside - left) / w
+    t = torch.where(x.abs() < bound, t.clamp(0, 1), (x > 0).to(t))  # place within the bin
     mixed = t * (1 - t)
     below_line = s + (start + end - 2 * s) * mixed
     log_slope = 2 * (s / below_line).log()
@@ -109,9 +111,12 @@ def rational_quadratic_spline(
     return y + (x - inside) * log_slope.exp(), log_slope  # outside: on along the tangent
 
 
-def at_least(smallest: float, shares: Tensor) -> Tensor:
-    """Shares (..., K) of 1, none below `smallest`."""
-    return smallest + (1 - smallest * shares.shape[-1]) * shares
+def knots(shares: Tensor, bound: float) -> Tensor:
+    """Places (B, ..., K + 1) from -bound to bound of the ends of bins with these shares."""
+    shares = 1e-3 + (1 - 1e-3 * shares.shape[-1]) * shares  # no bin is narrower than a thousandth
+    places = F.pad(2 * bound * shares.cumsum(dim=-1), (1, 0)) - bound
+    places[..., -1] = bound  # exactly, for from here the straight line goes on
+    return places
 
 
 # --- Model: layers ------------------------------------------------------------------
@@ -760,7 +765,7 @@ PLANE = {"dataset": "moons", "epochs": 30, "batch_size": 512, "lr": 2e-3, "bins"
 PLANE |= {"layers": 8, "width": 128, "num_samples": 2000}
 PICTURES = {"dataset": "mnist5k", "epochs": 20, "batch_size": 32, "lr": 2e-3, "bins": 16}
 PICTURES |= {"layers": 2, "width": 32, "num_samples": 2000}
-IN_PLANE = {"planar": {"layers": 32}, "spline": {"layers": 4}, "maf": {"layers": 5}}
+IN_PLANE = {"planar": {"layers": 32}, "spline": {"layers": 4, "epochs": 25}, "maf": {"layers": 5}}
 IN_PLANE |= {"iaf": {"layers": 5}, "cnf": {"epochs": 8}}
 ON_PICTURES = {"maf": {"layers": 5, "width": 512, "batch_size": 128, "num_samples": 200}}
 ON_PICTURES["maf"] |= {"epochs": 20}
@@ -813,8 +818,9 @@ class Config(utils.Config):
         self.fill((IN_PLANE if in_plane else ON_PICTURES).get(self.model, {}))
         self.fill(PLANE if in_plane else PICTURES)
         super().__post_init__()
-        for name in ("layers", "bins", "importance_samples"):
-            utils.check_number(name, getattr(self, name), at_least=1 + (name == "bins"))
+        for name in ("layers", "importance_samples"):
+            utils.check_number(name, getattr(self, name), at_least=1)
+        utils.check_number("bins", self.bins, at_least=2, below=500)
         utils.check_number("width", self.width, at_least=4)
         utils.check_number("alpha", self.alpha, above=0, below=0.1)
         utils.check_number("temperature", self.temperature, at_least=0)

@@ -39,6 +39,10 @@ SMALL = {
     "diffusion_guidance": {"weights": (2.0,), "shown": (0.0,), "sampling_steps": 10},
     "diffusion_levers": {"rows": ("full resolution",), "dataset": "mnist5k"},
     "diffusion_steps": {"steps": (5,), "shown": (5,)},
+    "flow_gallery": {"seeds": 1, "runs": ()},
+    "flow_out_of_distribution": {"count": 20, "model": "realnvp"},
+    "flow_speed": {"dims": (2, 16), "rows": 20, "width": 16, "repeats": 1},
+    "flow_topology": {"steps": 5, "samples": 5000, "draws": 2, "width": 8},
     "gan_gallery": {"seeds": 1},
     "gan_modes": {"seeds": 1, "rows": 2},
     "gan_practice": {"rows": 2},
@@ -1589,3 +1593,402 @@ def test_the_two_losses_of_the_chapter_are_one():
         torch.manual_seed(1)
         both.append(loss(model, x_0, None)[0])
     torch.testing.assert_close(*both, rtol=1e-3, atol=1e-4)
+
+
+# --- Note 5, recomputed
+
+FLOWS = ROOT / "notes" / "05_normalizing_flows_guide.md"
+written = partial(stated, note=FLOWS)
+
+
+def jacobian_of(f, x):
+    """The Jacobian of f at the point x (D,), by autograd."""
+    return torch.autograd.functional.jacobian(f, torch.as_tensor(x, dtype=torch.float64))
+
+
+def test_flow_on_the_line():
+    """notes/05 eqs. (5.3) and (5.4): an arsinh, and the flow of an exponential density."""
+    z = math.asinh(2.0)
+    slope = jacobian_of(torch.asinh, [2.0]).item()
+    assert all(map(written, (z, slope, norm.pdf(z), norm.pdf(z) * slope)))
+    whole = quad(lambda x: norm.pdf(math.asinh(x)) / math.sqrt(1 + x * x), -1e3, 1e3, points=(0,))
+    assert whole[0] == pytest.approx(1, abs=1e-6)
+    without = quad(lambda z: norm.pdf(z) * math.cosh(z), -12, 12)[0]
+    assert without == pytest.approx(math.sqrt(math.e))
+    assert written(without)
+    share = quad(lambda x: math.exp(-x), 0, 1)[0]
+    z, h = norm.ppf(share), 1e-5
+    slope = (norm.ppf(-math.expm1(-1 - h)) - norm.ppf(-math.expm1(-1 + h))) / (2 * h)
+    assert norm.logpdf(z) + math.log(slope) == pytest.approx(-1, abs=1e-6)
+    assert all(map(written, (share, z, norm.pdf(z), norm.logpdf(z), math.log(slope), math.exp(-1))))
+
+
+def test_flow_of_two_layers_by_hand():
+    """notes/05 eqs. (5.7) to (5.9) and (5.27), by the Jacobian of the whole."""
+
+    def coupling(h):
+        return torch.stack([h[0], (0.3 * h[0]).exp() * h[1] - h[0]])
+
+    x = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    z = coupling(0.5 * x)
+    base = Normal(0.0, 1.0).log_prob(z).sum().item()
+    log_det = jacobian_of(lambda x: coupling(0.5 * x), x).slogdet().logabsdet.item()
+    assert log_det == pytest.approx(2 * math.log(0.5) + 0.3)
+    assert all(map(written, (2 * math.log(0.5), z[1].item(), base, base + log_det)))
+    assert (z[1].item() + 1) * math.exp(-0.3) == pytest.approx(0.5)
+    inside = jacobian_of(coupling, 0.5 * x)
+    assert written(inside[1, 0].item())
+    assert written(inside.det().item())
+    for a, loss in ((1.0, 2.9189), (0.25, 2.4302), (0.5, 2.1121)):  # eq. (5.10), z = a x
+        assert -norm.expect(lambda x, a=a: norm.logpdf(a * x), scale=2) - math.log(a) == (
+            pytest.approx(loss, abs=1e-4)
+        )
+        assert written(loss)
+    assert Normal(0.0, 2.0).entropy().item() == pytest.approx(2.1121, abs=1e-4)
+    assert written(math.log(2 * math.pi) / 2)
+    assert f"{math.exp(20) / 1e8:.1f} \\cdot 10^8" in read(FLOWS)
+    assert f"{784**3 / 3 / 1e8:.1f} \\cdot 10^8" in read(FLOWS)
+    assert f"by {math.exp(5):.0f} and its term in the loss by {math.exp(10):,.0f}" in read(FLOWS)
+
+
+def test_flow_layers_of_low_rank():
+    """notes/05 eqs. (5.17) to (5.23), and the inverse by solving for one number."""
+    g = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, 5, generator=g, dtype=torch.float64)
+    lemma = (torch.eye(5, dtype=torch.float64) + torch.outer(u, v)).det()
+    assert lemma.item() == pytest.approx(1 + (u @ v).item())
+    u, w = torch.tensor([[0.5, 1.0], [1.0, -1.0]], dtype=torch.float64)
+
+    def planar(x):
+        return x + u * torch.tanh(x @ w)
+
+    x = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    z, determinant = planar(x), jacobian_of(planar, x).det()
+    height = math.tanh(0.5)
+    numbers = (height, *z.tolist(), 1 - height**2, determinant.item(), determinant.log().item())
+    assert all(map(written, numbers))
+    goal = (w @ z).item()
+    assert written(goal)
+    assert goal == pytest.approx(0.5 - 0.5 * math.tanh(0.5))
+    assert abs(goal - 0.5) < abs((w @ u).item())  # the root lies where bisection looks for it
+    assert written(-1 + math.log1p(math.exp(-3)))
+    along = torch.linspace(-9, 9, 2001, dtype=torch.float64)
+    for wu, folds in ((-1.0, False), (-1.2, True)):
+        assert bool(((along + wu * along.tanh()).diff() < 0).any()) is folds
+    u = torch.randn(5, generator=g, dtype=torch.float64) - 3 * v
+    wu = (v @ u).item()
+    fixed = u + (math.log1p(math.exp(wu)) - 1 - wu) * v / (v @ v)
+    assert (v @ fixed).item() == pytest.approx(math.log1p(math.exp(wu)) - 1)
+    u, v = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])  # question 3
+    matrix = torch.eye(3) + torch.outer(u, v)
+    assert matrix.det().item() == pytest.approx(3)
+    torch.testing.assert_close(matrix.inverse(), torch.eye(3) - torch.outer(u, v) / 3)
+
+
+def test_flow_layers_that_are_linear():
+    """notes/05 eqs. (5.14), (5.15), (5.24) and (5.25)."""
+    weight = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    assert written(weight.slogdet().logabsdet.item())
+    picture = torch.randn(2 * 49, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = jacobian_of(lambda x: (weight @ x.view(2, 49)).flatten(), picture)
+    assert written(whole.slogdet().logabsdet.item(), 1)
+    lower = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
+    upper = torch.tensor([[2.0, 1.0], [0.0, 1.5]], dtype=torch.float64)
+    torch.testing.assert_close(lower @ upper, weight)
+    values = torch.tensor([1.0, 3.0, 5.0, 7.0])
+    scale = 1 / values.std()
+    assert all(map(written, (scale.log().item(), -4 * scale.item(), 3 * scale.item())))
+    assert written(values.std().item())
+    scales = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)  # question 4
+    layer = jacobian_of(lambda x: (scales.exp()[:, None] * x.view(3, 64)).flatten(), [0.1] * 192)
+    assert written(layer.slogdet().logabsdet.item(), 1)
+
+
+def test_flow_of_one_volume_has_a_floor():
+    """notes/05 eq. (5.32): the densest area of a Gaussian, laid on a uniform density."""
+
+    def cross_entropy(m, area=8.0):
+        return quad(lambda v: v / m + math.log(m), 0, area)[0] / area
+
+    widths = np.linspace(1, 16, 1501)
+    best = min(widths, key=cross_entropy)
+    assert best == pytest.approx(8 / 2)
+    floor = cross_entropy(best) - math.log(8)
+    assert written(floor)
+    sigma = math.sqrt(best / (2 * math.pi))  # and m is what makes a Gaussian of the plane of it
+    radius = math.sqrt(3.0 / math.pi)  # of the disc of area 3
+    height = norm.pdf(radius, scale=sigma) * norm.pdf(0, scale=sigma)
+    assert -math.log(height) == pytest.approx(3.0 / best + math.log(best))
+    assert f"stuck near {floor:.2f} nats" in read(FLOWS)
+
+
+def test_flow_masks_and_patterns():
+    """notes/05 eqs. (5.30), (5.37) and (5.38), and by the Jacobian of a masked network."""
+    eye, one, none = np.eye(3), np.ones((3, 3)), np.zeros((3, 3))
+    a, b = np.block([[eye, none], [one, eye]]), np.block([[eye, one], [none, eye]])
+    assert (b @ a > 0).tolist() == np.block([[one, one], [one, eye]]).astype(bool).tolist()
+    assert (a @ b @ a > 0).all()
+    inputs, hidden = torch.tensor([1, 2, 3]), torch.tensor([1, 2, 2, 1])
+    masks = (hidden[:, None] >= inputs).double(), (inputs[:, None] > hidden).double()
+    product = masks[1] @ masks[0]
+    for matrix in (*masks, product):
+        rows = r" \cr ".join(" & ".join(f"{v:.0f}" for v in row) for row in matrix.tolist())
+        assert rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}" in read(FLOWS)
+    g = torch.Generator().manual_seed(0)
+    weights = [mask * torch.randn(mask.shape, generator=g).double() for mask in masks]
+    jacobian = jacobian_of(lambda x: weights[1] @ torch.tanh(weights[0] @ x), [0.3, -0.7, 0.2])
+    assert (jacobian != 0).tolist() == (product != 0).tolist()
+    order = torch.tensor([2, 3, 1])  # question 6
+    assert (order[:, None] > order).int().tolist() == [[0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    assert f"{64 * 64 * 3:,} times" in read(FLOWS)
+
+
+def test_flow_that_takes_coordinates_in_turn():
+    """notes/05 eqs. (5.33) and (5.34), and the banana in the wrong order, by quadrature."""
+
+    def maf(x):
+        return torch.stack([x[0], (0.2 * x[0]).exp() * x[1] - 0.6 * x[0]])
+
+    x = torch.tensor([1.0, 1.5], dtype=torch.float64)
+    z, log_det = maf(x), jacobian_of(maf, x).slogdet().logabsdet
+    assert log_det.item() == pytest.approx(0.2)
+    assert written(z[1].item())
+    assert written((Normal(0.0, 1.0).log_prob(z).sum() + log_det).item())
+    conditional = Normal(math.exp(-0.2) * 0.6, math.exp(-0.2)).log_prob(x[1])
+    both = Normal(0.0, 1.0).log_prob(x[0]) + conditional
+    assert both.item() == pytest.approx((Normal(0.0, 1.0).log_prob(z).sum() + log_det).item())
+    x, y = np.linspace(-6, 6, 801), np.linspace(-4, 34, 1901)
+    joint = norm.pdf(x)[:, None] * norm.pdf(y, x[:, None] ** 2, 0.5) * (x[1] - x[0])
+    marginal = joint.sum(0)  # of x_2
+    square = (joint * x[:, None] ** 2).sum(0) / np.maximum(marginal, 1e-300)  # of x_1 given x_2
+    mass = marginal * (y[1] - y[0])
+    variance = (mass * y**2).sum() - (mass * y).sum() ** 2
+    constant = 0.5 * math.log(2 * math.pi * math.e)
+    cross = 2 * constant + 0.5 * math.log(variance) + (mass * 0.5 * np.log(square + 1e-300)).sum()
+    entropy = 2 * constant + math.log(0.5)
+    assert written(cross - entropy)
+
+
+def spline_bin(x, w=2.0, h=1.0, start=1.0, end=0.25):
+    """One bin of notes/05 eq. (5.44), from (0, 0) to (w, h), as h P / (P + R)."""
+    s, t = h / w, x / w
+    p, r = s * t**2 + start * t * (1 - t), s * (1 - t) ** 2 + end * t * (1 - t)
+    return h * p / (p + r)
+
+
+def test_flow_of_splines_by_hand():
+    """notes/05 eqs. (5.44) to (5.48): value, slope by autograd, the inverse by a search."""
+    x = torch.tensor([1.0], dtype=torch.float64)
+    y, slope = spline_bin(x).item(), jacobian_of(spline_bin, x).item()
+    assert all(map(written, (y, slope, math.log(slope))))
+    a, b, c = 0.5 - 1.0 + y * 0.25, 1.0 - y * 0.25, -0.5 * y
+    assert all(map(written, (a, b, c)))
+    assert sorted(np.roots([a, b, c])) == pytest.approx([0.5, 2.0])
+    assert b * b - 4 * a * c == pytest.approx(0.25)
+    assert 2 * c / (-b - math.sqrt(0.25)) == pytest.approx(0.5)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        w, h, start, end = rng.uniform(0.01, 4, 4)
+        s, k = h / w, start + end - 2 * h / w
+        x = torch.tensor(rng.uniform(0, w, 1))
+        t, y = x.item() / w, spline_bin(x, w, h, start, end).item()
+        slope = jacobian_of(lambda x, p=(w, h, start, end): spline_bin(x, *p), x).item()
+        below = (s + k * t * (1 - t)) ** 2
+        above = s**2 * (end * t**2 + 2 * s * t * (1 - t) + start * (1 - t) ** 2)
+        assert slope == pytest.approx(above / below)
+        assert slope > 0
+        a, b, c = h * (s - start) + y * k, h * start - y * k, -s * y
+        assert 2 * c / (-b - math.sqrt(b * b - 4 * a * c)) == pytest.approx(t)
+
+
+def test_flow_on_discrete_data():
+    """notes/05 eqs. (5.50) to (5.55): spikes, and the toy with the density v / 2 on [0, 2)."""
+    for sigma in (0.1, 0.01, 0.001):
+        assert written(norm.logpdf(0, scale=sigma) - math.log(2))
+    assert written(math.log(10))
+    for k in (0, 1):
+        exact = math.log(quad(lambda v: v / 2, k, k + 1)[0])
+        bound = quad(lambda v: math.log(v / 2), k, k + 1)[0]
+        assert written(exact)
+        assert written(bound)
+        gap = quad(lambda u, p=exact, k=k: p - math.log((k + u) / 2), 0, 1)[0]  # eq. (5.53)
+        assert gap == pytest.approx(exact - bound)
+        assert written(exact - bound)
+    spread = quad(lambda s: math.log(s) * (s if s < 1 else 2 - s), 0, 2, points=(1,))[0]
+    two = math.log(1 / 4) + spread  # the sum of two draws has a triangular density
+    assert two == pytest.approx(-1.5)
+    assert written(math.log(1 / 4) - two)
+    learned = quad(lambda u: 2 * u * (math.log(u / 2) - math.log(2 * u)), 0, 1)[0]
+    assert learned == pytest.approx(math.log(1 / 4))  # q(u) = 2 u closes the gap
+
+
+@cache
+def logits_of_pixels(alpha=1e-6):
+    """Means over the noise of l, l^2 and log v + log(1 - v) for each pixel value, (256,) each."""
+    w = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+    u = w**4 * (35 - 84 * w + 70 * w**2 - 20 * w**3)  # dense at both ends, where logs are steep
+    weight = 140 * (w * (1 - w)) ** 3 / 200
+    v = alpha + (1 - 2 * alpha) * (torch.arange(256)[:, None] + u) / 256
+    logit = v.log() - torch.log1p(-v)
+    return [(f * weight).sum(1) for f in (logit, logit**2, v.log() + torch.log1p(-v))]
+
+
+def test_flow_and_the_units_of_pictures():
+    """notes/05 eqs. (5.56) to (5.60)."""
+    for alpha, lam in ((1e-6, "-5.8928"), (0.05, "-2.8681")):
+        y = torch.tensor([0.5 / 256], dtype=torch.float64)
+        slope = jacobian_of(lambda y, a=alpha: torch.logit(a + (1 - 2 * a) * y), y).item()
+        assert written(math.log(slope))
+        assert lam in read(FLOWS)  # of all of MNIST's test digits, which need a download
+    mean = logits_of_pixels()[2]
+    ends = 1e-6 + (1 - 2e-6) * torch.arange(257, dtype=torch.float64) / 256
+
+    def mean_log(v):
+        return (v[1:] * v[1:].log() - v[:-1] * v[:-1].log()) / v.diff() - 1
+
+    torch.testing.assert_close(mean, mean_log(ends) + mean_log(1 - ends), atol=1e-6, rtol=1e-6)
+    small = mean[(255 * utils.load_images("mnist5k").test).round().long()].mean().item()
+    assert written(small)
+    nats = utils.bits_per_dim(1366.2, 784)
+    assert written(nats)
+    assert written(-5.8928 / math.log(2), 4)
+    assert written(8 + nats - (math.log(1 - 2e-6) + 5.8928) / math.log(2))
+    assert written(8 + nats - (math.log(1 - 2e-6) - small) / math.log(2))
+    assert 8 + nats - (math.log(0.9) + 2.8681) / math.log(2) == pytest.approx(6.5282, abs=1e-3)
+    assert written(6.5282)
+    assert written(8 - utils.bits_per_dim(700.0, 784))  # question 9
+
+
+def test_flow_pays_for_black_pixels():
+    """notes/05 eq. (5.61): the best Gaussian for an exponential and for a logistic density."""
+    exponential, logistic = torch.distributions.Exponential(1.0), 2.0
+    gap = Normal(0.0, exponential.stddev).entropy() - exponential.entropy()
+    direct = quad(lambda r: math.exp(-r) * (-r - norm.logpdf(r, 1, 1)), 0, 60)[0]
+    assert direct == pytest.approx(gap.item(), abs=1e-6)
+    assert written(direct)
+    assert written(direct / math.log(2))
+    assert written(784 * direct, 1)
+    assert written(Normal(0.0, math.pi / math.sqrt(3)).entropy().item() - logistic)
+    black = (utils.load_images("mnist5k").test < 0.5 / 255).double().mean().item()
+    assert black == pytest.approx(0.807, abs=0.001)
+
+
+def test_flow_anchors_without_training():
+    """The table of notes/05 section 11.2: Gaussians in logit space, one table of the values."""
+    data = utils.load_images("mnist5k")
+    train, test = ((255 * x.flatten(1)).round().long() for x in (data.train, data.test))
+    counts, fresh = (  # how often each pixel has each value, (256, 784)
+        torch.zeros(256, 784, dtype=torch.float64).scatter_add_(0, k, torch.ones(k.shape).double())
+        for k in (train, test)
+    )
+    mean, square, both = (m[:, None] for m in logits_of_pixels())
+    lam = (fresh * both).sum() / fresh.sum()
+    for old in (counts.sum(1, keepdim=True), counts):
+        seen = fresh if old.shape[1] > 1 else fresh.sum(1, keepdim=True)
+        m = (old * mean).sum(0) / old.sum(0)
+        v = (old * square).sum(0) / old.sum(0) - m**2
+        error = (seen * (square - 2 * m * mean + m**2)).sum(0) / seen.sum(0)
+        nll = (0.5 * (2 * math.pi * v).log() + error / (2 * v)).mean()
+        assert written(8 + (nll - math.log(1 - 2e-6) + lam).item() / math.log(2))
+    table = (counts.sum(1) + 1) / (counts.sum() + 256)
+    assert written(-(fresh.sum(1) * table.log2()).sum().item() / fresh.sum().item())
+
+
+def test_flow_and_the_gap_between_two_blobs():
+    """notes/05 eqs. (5.64) to (5.66)."""
+
+    def slope(m, s, h=1e-7):  # of the perfect generator at 0, by its distribution function
+        mass = 0.5 * (norm.cdf(h, -m, s) + norm.cdf(h, m, s)) - 0.5
+        return h / norm.ppf(0.5 + mass)
+
+    assert slope(1, 0.5) == pytest.approx(0.5 * math.exp(2), rel=1e-3)
+    assert written(0.25 * math.exp(8), 1)
+    assert f"{0.1 * math.exp(50) / 1e20:.1f} \\cdot 10^{{20}}" in read(FLOWS)
+    for steep in (1, 5, 10, 50):  # g(z) = steep z leaves the least: the bound is attained
+        gap = quad(lambda x, s=steep: norm.pdf(x, scale=s), -1, 1)[0]
+        row = f"| {steep} | {gap:.4f} | {-math.log1p(-gap):.4f} |"
+        assert row in read(FLOWS)
+        assert 1 - 2 * norm.cdf(-2 / (2 * steep)) == pytest.approx(gap)
+
+
+def test_flow_in_continuous_time():
+    """notes/05 eqs. (5.73), (5.75), (5.76), and questions 14 and 15."""
+    a = math.log(2)
+    end = solve_ivp(lambda r, s: [-a * s[0], -a], (0, 1), [2.0, 0.0], rtol=1e-9, atol=1e-9).y[:, -1]
+    assert norm.logpdf(end[0]) + end[1] == pytest.approx(norm.logpdf(2, scale=2))
+    assert all(map(written, (norm.logpdf(1), a, norm.logpdf(2, scale=2))))
+    signs = [torch.tensor(z) for z in itertools.product((-1.0, 1.0), repeat=2)]
+    normal = torch.randn(400_000, 2, generator=torch.Generator().manual_seed(0))
+    for j, by_signs in (([[1, 3], [1, 2]], 16), ([[0, -1], [1, 0]], 0), ([[0, 1], [1, 0]], 4)):
+        j = torch.tensor(j, dtype=torch.float32)
+        s = (j + j.T) / 2
+        square = s.square().sum().item()
+        assert np.var([(z @ j @ z).item() for z in signs]) == pytest.approx(by_signs)
+        assert by_signs == pytest.approx(2 * (square - s.diagonal().square().sum().item()))
+        found = ((normal @ j) * normal).sum(1).var().item()
+        assert found == pytest.approx(2 * square, rel=0.02, abs=1e-6)
+    assert r"$\lVert S \rVert_F^2 = 13$: variance 26" in read(FLOWS)
+    step = 1 + 1 + 1 / 2 + 1 / 6 + 1 / 24  # RK4 with a step of 1 for v = x
+    assert all(map(written, (step, math.e, math.log(step), math.e / step)))
+    total = quad(lambda x: math.e * norm.pdf(step * x), -9, 9)[0]
+    assert total == pytest.approx(math.e / step)
+    ten = sum(0.1**k / math.factorial(k) for k in range(5)) ** 10
+    assert 1e-7 < math.e / ten - 1 < 1e-5
+    assert written(10 * math.log(1.1))
+    assert written(1.1**10)
+
+
+def test_flow_likelihoods_and_samples_disagree():
+    """notes/05 eqs. (5.78) and (5.79): a diluted model, and one that learned by heart."""
+    assert written(math.log(100))
+    assert written(utils.bits_per_dim(math.log(100), 784))
+    data = utils.load_images("mnist5k")
+    train, test = data.train.flatten(1), data.test.flatten(1)
+    square = torch.cdist(test, train).square().double()
+    nearest = square.min(1)[0].mean().item()
+    assert written(nearest, 2)
+    assert f"{nearest / (2 * 0.05**2):.0f}$ nats" in read(FLOWS)
+    for sigma in (0.05, 0.18):
+        log_p = torch.logsumexp(-square / (2 * sigma**2), 1) - math.log(len(train))
+        log_p -= 784 * math.log(sigma * math.sqrt(2 * math.pi))
+        assert written(8 + utils.bits_per_dim(-log_p.mean().item(), 784))
+
+
+def test_flow_codes_lie_on_a_shell():
+    """notes/05 eqs. (5.80) to (5.84)."""
+    low, high = (math.sqrt(chi2(784).ppf(p)) for p in (0.025, 0.975))
+    assert written(low, 2)
+    assert written(high, 2)
+    r = np.linspace(20, 36, 16001)
+    weight = np.exp(783 * np.log(r / 28) - (r**2 - 784) / 2)
+    mean = (r * weight).sum() / weight.sum()
+    spread = math.sqrt(((r - mean) ** 2 * weight).sum() / weight.sum())
+    assert spread == pytest.approx(math.sqrt(0.5), abs=1e-3)
+    assert written(math.sqrt(0.5))
+    assert r[weight.argmax()] == pytest.approx(math.sqrt(783), abs=1e-3)
+    assert written(utils.bits_per_dim(392.0, 784))
+    assert written(math.sqrt(2 / 784))
+    narrow = kl_divergence(Normal(0.0, 0.7), Normal(0.0, 1.0)).item()
+    assert written(784 * narrow, 1)
+    assert written(28 * 0.7, 1)
+    assert written(math.sqrt(784 / 2), 2)  # the middle of two orthogonal codes
+    assert round((28 - 28 * 0.7) / math.sqrt(0.5)) == 12
+    for variance, shift, said_so in ((0.5, 0.0, "+196"), (0.5, 0.3, "+160.7")):
+        other = norm.expect(norm.logpdf, loc=shift, scale=math.sqrt(variance))
+        gain = 784 * (other - norm.expect(norm.logpdf))
+        assert f"${said_so}$" in read(FLOWS)
+        assert gain == pytest.approx(float(said_so), abs=0.05)
+    lost = -784 * (Normal(0.0, 0.7).entropy() - Normal(0.0, 1.0).entropy()).item()
+    assert f"-{lost:.1f}$ nats" in read(FLOWS)  # question 17
+    assert written(utils.bits_per_dim(lost, 784))
+
+
+def test_flow_answers():
+    z = 3 * 3.0 - 6
+    assert written(norm.logpdf(z))
+    assert written(norm.logpdf(z) + math.log(3))
+    assert norm.logpdf(z) + math.log(3) == pytest.approx(norm.logpdf(3, 2, 1 / 3))
+    for sign in (1, -1):  # question 2
+        assert written(norm.logpdf([1, -1]).sum() + sign * (0.7 - 0.2 + 0 + 1.1))
+    assert written(144 * 0.010, 2)
+    assert written(1.1 * 784 / 8, 1)

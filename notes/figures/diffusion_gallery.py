@@ -10,7 +10,6 @@ Writes:  diffusion_training.gif, diffusion_samples.png, diffusion_forward.png,
          diffusion_checkerboard_density.png
 """
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from code_examples import diffusion, utils
 
 from . import seeds
+from .seeds import is_finished, runs_folder
 
 HERE = Path(__file__).parent
 RUNS = {  # besides the seeds of the default model: flags, and the pictures to keep
@@ -47,18 +47,6 @@ class Config(diffusion.Config):
     """Take finished runs that are there already."""
     figures: Path = HERE
     """Where the pictures go."""
-
-
-def runs_folder(config: diffusion.Config) -> Path:
-    """Where the runs of all figure scripts lie, so that they can share them."""
-    return config.out or utils.ROOT / "outputs" / "figures"
-
-
-def is_finished(folder: Path, *, quick: bool) -> bool:
-    """Whether a run lies there that came to its end, and is no quick one taken for a long one."""
-    if not (folder / "metrics.json").exists():
-        return False
-    return json.loads((folder / "config.json").read_text())["quick"] == quick
 
 
 def run(config: diffusion.Config, folder: Path, *, reuse: bool, **flags: str | float) -> None:

@@ -1,10 +1,22 @@
-"""Several seeds of one run: their curves and their metrics, as mean and range."""
+"""Several seeds of one run: where they lie, their curves and their metrics, as mean and range."""
 
 import csv
 import json
 from pathlib import Path
 
 from code_examples import utils
+
+
+def runs_folder(config: utils.Config) -> Path:
+    """Where the runs of all figure scripts lie, so that they can share them."""
+    return config.out or utils.ROOT / "outputs" / "figures"
+
+
+def is_finished(folder: Path, *, quick: bool) -> bool:
+    """Whether a run lies there that came to its end, and is no quick one taken for a long one."""
+    if not (folder / "metrics.json").exists():
+        return False
+    return json.loads((folder / "config.json").read_text())["quick"] == quick
 
 
 def history(folder: Path, column: str) -> tuple[list[float], list[float]]:
