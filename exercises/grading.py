@@ -8,13 +8,13 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, default_generator
 
 from . import kit
 from .checks import CHECKS, WRONG, Failure
@@ -101,7 +101,7 @@ def run_check(task: kit.Task, function: Callable, answer: Any, path: Path, seed:
         Failure, NotAttempted: what came of it.
     """
     with contained(task, path), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        default_generator.manual_seed(seed)  # what torch.manual_seed does here, 400 times as fast
         function(answer)
 
 
@@ -161,6 +161,14 @@ class _Text(importlib.abc.SourceLoader):
 
     def get_data(self, path: str) -> bytes:
         return self.text.encode()
+
+    def source_to_code(self, data: bytes, path: str) -> types.CodeType:
+        return _compiled(data, path)
+
+
+@lru_cache(maxsize=8)  # every task of a file, and every known mistake, runs the same text
+def _compiled(data: bytes, path: str) -> types.CodeType:
+    return compile(data, path, "exec", dont_inherit=True)
 
 
 def run_text(text: str, path: Path, name: str) -> types.ModuleType:
