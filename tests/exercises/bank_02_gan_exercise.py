@@ -129,7 +129,8 @@ def by_multivariate_normal(n, latent_dim):
 
 @right("2.1")
 def row_by_row(n, latent_dim):
-    return torch.stack([torch.empty(latent_dim).normal_() for _ in range(n)])
+    parts = torch.arange(n).split(max(1, n // 8))  # where there are many, some at once
+    return torch.cat([torch.empty(len(part), latent_dim).normal_() for part in parts])
 
 
 # --- 2.2 discriminator_loss
@@ -2167,12 +2168,12 @@ def alpha_of_the_fakes(critic, real, fake):
 
 @right("2.9")
 def sample_by_sample(critic, real, fake):
-    total = 0.0
-    for r, f in zip(real, fake, strict=True):
-        x_hat = f + torch.rand(()) * (r - f)
-        x_hat = x_hat[None].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(critic(x_hat)[0], x_hat, create_graph=True)
-        total = total + (gradient.norm() - 1).pow(2) / len(real)
+    total, size = 0.0, max(1, len(real) // 8)  # where there are many, some at once
+    for r, f in zip(real.split(size), fake.split(size), strict=True):
+        x_hat = f + torch.rand(len(r), *[1] * (r.ndim - 1)) * (r - f)
+        x_hat = x_hat.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
+        total = total + (gradient.flatten(1).norm(dim=1) - 1).pow(2).sum() / len(real)
     return total
 
 

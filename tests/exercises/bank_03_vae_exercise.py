@@ -164,8 +164,8 @@ def by_rsample(mu, logvar):
 
 
 @right("3.1")
-def by_covariance(mu, logvar):
-    return MultivariateNormal(mu, torch.diag_embed(logvar.exp())).rsample()
+def by_cholesky_factor(mu, logvar):
+    return MultivariateNormal(mu, scale_tril=torch.diag_embed((logvar / 2).exp())).rsample()
 
 
 @right("3.1")
@@ -1590,7 +1590,8 @@ def draw_by_draw(log_w):
 @right("3.9")
 def log_k_inside(log_w):
     k, batch = log_w.shape
-    return torch.stack([torch.logsumexp(log_w[:, b] - math.log(k), dim=0) for b in range(batch)])
+    parts = log_w.split(max(1, batch // 8), dim=1)  # image by image, unless there are many
+    return torch.cat([torch.logsumexp(part - math.log(k), dim=0) for part in parts])
 
 
 # --- 3.10 log_importance_weights
@@ -1785,12 +1786,13 @@ def constants_cancelled(model, x, k):
     mu, logvar = model.encode(x)
     std = torch.exp(logvar / 2)
     rows = []
-    for _ in range(k):
-        eps = torch.randn_like(mu)
+    for draws in torch.arange(k).split(max(1, k // 8)):  # one by one, unless there are many
+        eps = torch.randn_like(mu.expand(len(draws), -1, -1))
         z = mu + std * eps
-        ratio = 0.5 * (eps**2 - z**2 + logvar).sum(1)
-        rows.append(ratio - solution.bernoulli_nll(model.decode(z), x))
-    return torch.stack(rows)
+        ratio = 0.5 * (eps**2 - z**2 + logvar).sum(2)
+        nll = solution.bernoulli_nll(model.decode(z.flatten(0, 1)), x.repeat(len(draws), 1, 1, 1))
+        rows.append(ratio - nll.view_as(ratio))
+    return torch.cat(rows)
 
 
 @right("3.10")
