@@ -22,6 +22,7 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_diverg
 
 import code_examples
 from code_examples import diffusion, utils, vae
+from code_examples.utils import run as run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "notes" / "figures"
@@ -35,7 +36,7 @@ SMALL = {
     "autoencoder_gallery": {"seeds": 2},
     "diffusion_editing": {"completions": 1, "repeats": 2, "sampling_steps": 10},
     "diffusion_error": {"bins": 4, "draws": 1},
-    "diffusion_gallery": {"seeds": 1, "runs": ("conditional",)},
+    "diffusion_gallery": {"seeds": 1, "runs": ("conditional",), "reuse": True},
     "diffusion_guidance": {"weights": (2.0,), "shown": (0.0,), "sampling_steps": 10},
     "diffusion_levers": {"rows": ("full resolution",), "dataset": "mnist5k"},
     "diffusion_steps": {"steps": (5,), "shown": (5,)},
@@ -48,17 +49,25 @@ SMALL = {
     "gan_practice": {"rows": 2},
     "gan_sick": {"rows": 2},
     "gan_one_dimension": {"steps": 20},
-    "vae_gallery": {"seeds": 1},
+    "vae_gallery": {"seeds": 1, "nll_images": 20},
     "vae_gradient_variance": {"draws": 50},
     "vae_rate_distortion": {"betas": (1.0,)},
 }
 every_note = pytest.mark.parametrize("note", NOTES, ids=lambda p: p.stem)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where figure scripts leave and find the models that they share, so that each trains once."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in FIGURES.glob("*.py") if p.stem != "seeds"))
-def test_every_figure_script_draws_what_it_names(name, tmp_path):
+def test_every_figure_script_draws_what_it_names(name, tmp_path, trained, monkeypatch):
+    monkeypatch.setattr(run_module, "LOOKS", 2)  # frames of each training.gif
     module = importlib.import_module(f"notes.figures.{name}")
-    flags = {"epochs": 1, "quick": True, "out": tmp_path / "runs", "figures": tmp_path / "figures"}
+    out = trained if hasattr(module, "load") else tmp_path / "runs"
+    flags = {"epochs": 1, "quick": True, "out": out, "figures": tmp_path / "figures"}
     module.main(module.Config(**flags, **SMALL.get(name, {})))
     drawn = {p.name for p in (tmp_path / "figures").iterdir()}
     kept = {p.name for p in FIGURES.iterdir() if p.suffix in (".png", ".gif")}

@@ -48,7 +48,8 @@ def run(config: Config, name: str, **flags: str | int) -> Path:
     """Run the chapter with these flags; return the run's folder."""
     folder = (config.out or utils.ROOT / "outputs" / "figures") / name
     same = {"quick": config.quick, "dataset": config.dataset}
-    autoencoder.main(autoencoder.Config(out=folder, **same, **flags))
+    same |= {"epochs": config.epochs} if config.quick else {}  # each variant has its own default
+    autoencoder.main(autoencoder.Config(out=folder, **(same | flags)))
     return folder
 
 

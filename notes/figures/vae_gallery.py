@@ -59,6 +59,7 @@ def run(config: Config, name: str, **flags: str | int) -> Path:
     """Run the chapter with these flags; return the run's folder."""
     folder = (config.out or utils.ROOT / "outputs" / "figures") / name
     same = {"quick": config.quick, "dataset": config.dataset, "epochs": config.epochs}
+    same |= {"nll_images": config.nll_images}
     vae.main(vae.Config(out=folder, **same, **flags))
     return folder
 
