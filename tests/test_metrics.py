@@ -368,6 +368,9 @@ def test_held_out_digits_score_well_and_noise_does_not(digits):
 
 def test_sample_quality_says_what_it_was_computed_on(digits):
     found = metrics.sample_quality(digits.test[:50], digits)  # fewer samples than features
+    reference = digit_network.shipped_reference()[-1]
+    samples, _ = metrics.digit_features(digits.test[:50])
+    assert found["kernel_distance"] == metrics.kernel_distance(reference, samples)
     assert found["metrics_num_samples"] == 50
     assert found["metrics_reference"] == "MNIST test, 10000 images"
     assert found["metrics_num_reference"] == 10_000

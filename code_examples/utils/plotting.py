@@ -80,6 +80,8 @@ def _draw_curve(axes, x: np.ndarray, y: np.ndarray, color: str, style: str) -> n
 
 def _part(texts: Sequence, *, sideways: bool) -> None:
     """Move apart texts that overlap on the page, each pair by the shorter way out."""
+    if len(texts) < 2:
+        return  # and save the time of laying the figure out
     texts[0].figure.draw_without_rendering()  # lays the axes out, so that pixels are known
     boxes = [text.get_window_extent() for text in texts]
     size = np.array([(b.width + 4 if sideways else math.inf, b.height + 1) for b in boxes])
