@@ -1,9 +1,15 @@
 """Normalizing flow: an invertible network from data to Gaussian noise, with an exact likelihood.
 
-    z = f(x)       log p(x) = log N(z; 0, I) + log |det df/dx|       no bound, no estimate
+    z = f(x)       log p(x) = log N(z; 0, I) + log |det df/dx|       exact for continuous x
     x = f^-1(z)    to sample, draw z ~ N(0, I) and go back
 
     f is a chain of layers that are easily undone and whose determinant is cheap; log-dets add up.
+    Of 8-bit pictures it gives a bound, by dequantisation.
+
+Models:  realnvp, nice, spline and glow are chains of Coupling with the curves affine, additive and
+         rational_quadratic_spline; glow also mixes channels, InvertibleLinear. maf and iaf are
+         Autoregressive, planar is Planar, cnf is ContinuousStep. For a first reading: affine,
+         Flow, Coupling, log_prob, train, sample.
 
 Shapes:  B examples a batch, C x H x W pixels (or D coordinates), K bins of a spline.
          Every layer maps x to (z, log_det) with log_det = log |det dz/dx|, (B,) nats, and its
@@ -35,7 +41,7 @@ else:  # run: python code_examples/05_normalizing_flows.py
 
 Images, Metrics, Shape = utils.ImageData, dict[str, float | int | str], tuple[int, ...]
 # x (B, ...) and parameters (B, ..., P) to y and log |dy/dx|, both (B, ...); or the way back.
-Transform = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+Transform = Callable[..., tuple[Tensor, Tensor]]  # (x, params, inverse=False)
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 # --- Model: maps of one number ------------------------------------------------------
@@ -65,7 +71,8 @@ def rational_quadratic_spline(
     """A rising curve through K + 1 knots in [-bound, bound]^2, straight lines outside.
 
     Between two knots it is a quotient of two parabolas, which can be inverted by hand. Durkan et
-    al. (2019), Neural spline flows, arXiv:1906.04032, section 3.1.
+    al. (2019), Neural spline flows, arXiv:1906.04032, section 3.1; here the slopes at both ends are
+    free, too. notes/05 eqs. (5.42) to (5.48).
 
     Args:
         x: (B, ...).
@@ -88,26 +95,25 @@ def rational_quadratic_spline(
         """What the table (B, ..., K + 1) of the knots says at both ends of the bin."""
         return table.gather(-1, k).squeeze(-1), table.gather(-1, k + 1).squeeze(-1)
 
-    (left, right), (below, above), (start, end) = ends(x_knots), ends(y_knots), ends(slope)
+    (left, right), (below, above), (d_0, d_1) = ends(x_knots), ends(y_knots), ends(slope)
     w, h = right - left, above - below
-    s = h / w  # the mean slope
-    if inverse:  # solve a t^2 + b t + c = 0 without a difference of equal numbers
-        rise = inside - below
-        a = h * (s - start) + rise * (start + end - 2 * s)
-        b = h * start - rise * (start + end - 2 * s)
-        c = -s * rise
-        t = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+    sigma = h / w  # mean slope of the bin
+    kappa = d_0 + d_1 - 2 * sigma
+    if inverse:  # a quadratic equation, solved without a difference of nearly equal numbers
+        eta = inside - below
+        a, b, c = h * (sigma - d_0) + eta * kappa, h * d_0 - eta * kappa, -sigma * eta
+        xi = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())  # eqs. (5.47), (5.48)
     else:
-        t = (inside - left) / w
-    t = torch.where(x.abs() < bound, t.clamp(0, 1), (x > 0).to(t))  # place within the bin
-    mixed = t * (1 - t)
-    below_line = s + (start + end - 2 * s) * mixed
-    log_slope = 2 * (s / below_line).log()
-    log_slope = log_slope + (end * t.square() + 2 * s * mixed + start * (1 - t).square()).log()
+        xi = (inside - left) / w  # place within the bin
+    xi = torch.where(x.abs() < bound, xi.clamp(0, 1), (x > 0).to(xi))  # outside: at its end
+    mixed = xi * (1 - xi)
+    denominator = sigma + kappa * mixed
+    numerator = d_1 * xi.square() + 2 * sigma * mixed + d_0 * (1 - xi).square()
+    log_slope = 2 * (sigma / denominator).log() + numerator.log()  # eq. (5.46)
     if inverse:
-        y, log_slope = left + w * t, -log_slope
+        y, log_slope = left + w * xi, -log_slope
     else:
-        y = below + h * (s * t.square() + start * mixed) / below_line
+        y = below + h * (sigma * xi.square() + d_0 * mixed) / denominator  # eq. (5.44)
     return y + (x - inside) * log_slope.exp(), log_slope  # outside: on along the tangent
 
 
@@ -164,7 +170,10 @@ def summed(log_slopes: Tensor) -> Tensor:
 
 
 class Logit(nn.Module):
-    """From (0, 1) to the whole line: log(v / (1 - v)), v = alpha + (1 - 2 alpha) u."""
+    """log(v / (1 - v)), v = alpha + (1 - 2 alpha) u, of u in (0, 1); notes/05 eq. (5.56).
+
+    Nearly the whole line: within -+13.8 for alpha = 1e-6.
+    """
 
     def __init__(self, alpha: float = 1e-6) -> None:
         super().__init__()
@@ -172,8 +181,8 @@ class Logit(nn.Module):
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         v = self.alpha + (1 - 2 * self.alpha) * u
-        log_slope = math.log(1 - 2 * self.alpha) - v.log() - torch.log1p(-v)
-        return v.log() - torch.log1p(-v), summed(log_slope)
+        log_v, log_rest = v.log(), torch.log1p(-v)
+        return log_v - log_rest, summed(math.log(1 - 2 * self.alpha) - log_v - log_rest)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_slope = F.logsigmoid(x) + F.logsigmoid(-x) - math.log(1 - 2 * self.alpha)
@@ -218,7 +227,7 @@ class Squeeze(nn.Module):
 class ActNorm(nn.Module):
     """z = exp(log_scale) x + shift for each channel; the first batch comes out standardised.
 
-    Kingma & Dhariwal (2018), Glow, arXiv:1807.03039, section 3.1.
+    Kingma & Dhariwal (2018), Glow, arXiv:1807.03039, section 3.1; notes/05 eqs. (5.24), (5.25).
     """
 
     def __init__(self, channels: int) -> None:
@@ -227,21 +236,18 @@ class ActNorm(nn.Module):
         self.register_buffer("initialized", torch.tensor(False))  # part of a checkpoint
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.initialized:
+        if self.training and not self.initialized:
             self.initialize(x)
         log_scale, shift = self.for_each(x)
-        return x * log_scale.exp() + shift, self.log_det(x)
+        return x * log_scale.exp() + shift, summed(log_scale.expand_as(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift = self.for_each(z)
-        return (z - shift) * torch.exp(-log_scale), -self.log_det(z)
+        return (z - shift) * torch.exp(-log_scale), -summed(log_scale.expand_as(z))
 
     def for_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shape = [1, -1] + [1] * (x.ndim - 2)
         return self.log_scale.view(shape), self.shift.view(shape)
-
-    def log_det(self, x: Tensor) -> Tensor:
-        return (self.log_scale.sum() * x[0, 0].numel()).expand(len(x))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -298,6 +304,8 @@ class Coupling(nn.Module):
         net: From the half that stays, (B, C/2, ...), to the parameters, (B, P * C/2, ...).
         transform: How each number of the other half changes.
         swap: Change the first half instead of the second.
+
+    forward and inverse also take cond, (B, ...): what the network sees besides.
     """
 
     def __init__(self, net: nn.Module, transform: Transform, swap: bool = False) -> None:
@@ -315,7 +323,7 @@ class Coupling(nn.Module):
         stays, changes = (second, first) if self.swap else (first, second)
         seen = stays if cond is None else torch.cat([stays, cond], dim=1)
         params = unrounded(self.net(seen)).unflatten(1, (changes.shape[1], -1)).movedim(2, -1)
-        changed, log_slopes = self.transform(changes, params, inverse)
+        changed, log_slopes = self.transform(changes, params, inverse=inverse)
         halves = (changed, stays) if self.swap else (stays, changed)
         return torch.cat(halves, dim=1), summed(log_slopes)
 
@@ -329,6 +337,7 @@ class FactorOut(nn.Module):
     """Half of the channels is finished, and only the other half goes on through `inner`.
 
     Dinh et al. (2017), section 3.6: early layers are for detail, later ones for the whole.
+    notes/05 eq. (5.62).
     """
 
     def __init__(self, inner: nn.Module) -> None:
@@ -350,7 +359,8 @@ class Planar(nn.Module):
     """z = x + u tanh(w x + b): a push along one direction, for points (B, D).
 
     Rezende & Mohamed (2015), arXiv:1505.05770, eqs. (10) to (12); notes/05 eq. (5.17). There it
-    makes samples and is never inverted; here it goes from data to noise, and back by bisection.
+    makes samples and is never inverted; here it goes from data to noise, and back by bisection,
+    which has no gradient: to train the other direction, use Inverse(Planar(D)).
     """
 
     def __init__(self, dims: int) -> None:
@@ -390,7 +400,8 @@ class MADE(nn.Module):
     Args:
         order: (D,) where each x_i stands in the order, 0...D-1.
         outputs: Numbers for each x_i, P; returned as (B, D, P).
-        hidden: Units of each of two hidden layers.
+        hidden: Units of each of two hidden layers; with fewer than D - 1 of them some x_i do not
+            see their predecessor.
     """
 
     def __init__(self, order: Tensor, outputs: int, hidden: int) -> None:
@@ -410,19 +421,18 @@ class MADE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for i, layer in enumerate(self.layers):
-            x = F.linear(x if i == 0 else F.relu(x), self.mask(i) * layer.weight, layer.bias)
+            weight = self.get_buffer(f"mask{i}") * layer.weight
+            x = F.linear(x if i == 0 else F.relu(x), weight, layer.bias)
         return x.unflatten(1, (-1, self.outputs))
-
-    def mask(self, layer: int) -> Tensor:
-        return getattr(self, f"mask{layer}")
 
 
 class Autoregressive(nn.Module):
     """Each number is changed by a curve that those before it choose: one layer of a MAF.
 
     All parameters come from one pass, since x is known; back, x_i is needed before x_i+1, so it
-    takes D passes. Papamakarios et al. (2017), arXiv:1705.07057, eqs. (3), (4). `Inverse` of it
-    is a layer of an IAF, fast the other way. Kingma et al. (2016), arXiv:1606.04934.
+    takes D passes. Papamakarios et al. (2017), arXiv:1705.07057, eqs. (3), (4); notes/05
+    eqs. (5.33), (5.35). `Inverse` of it is a layer of an IAF, fast the other way: Kingma et al.
+    (2016), arXiv:1606.04934; notes/05 eq. (5.39).
     """
 
     def __init__(self, net: MADE, transform: Transform) -> None:
@@ -430,13 +440,13 @@ class Autoregressive(nn.Module):
         self.net, self.transform = net, transform
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_slopes = self.transform(x, unrounded(self.net(x)), False)
+        z, log_slopes = self.transform(x, unrounded(self.net(x)))
         return z, summed(log_slopes)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.zeros_like(z)
         for _ in range(z.shape[1]):  # each pass makes one more of them right, in the order
-            x, log_slopes = self.transform(z, unrounded(self.net(x)), True)
+            x, log_slopes = self.transform(z, unrounded(self.net(x)), inverse=True)
         return x, summed(log_slopes)
 
 
@@ -449,8 +459,9 @@ class ContinuousStep(nn.Module):
     Args:
         net: Velocity (B, D) of points and time (B, D + 1).
         start, end: Data are at t = 0, noise is at t = 1.
-        trace: exact, one derivative for each dimension; or hutchinson, one for a random direction
-            that is right on average: Grathwohl et al. (2019), FFJORD, arXiv:1810.01367.
+        trace: How tr dv/dx is computed: exact (always in evaluation), by one derivative for each
+            dimension; or hutchinson, by one for a random direction, which is right on average:
+            Grathwohl et al. (2019), FFJORD, arXiv:1810.01367; notes/05 eq. (5.75).
     """
 
     def __init__(self, net: nn.Module, start: float, end: float, trace: str = "exact") -> None:
@@ -474,17 +485,17 @@ class ContinuousStep(nn.Module):
 
     def slopes(self, x: Tensor, t: float, eps: Tensor) -> tuple[Tensor, Tensor]:
         """v (B, D) and tr dv/dx (B,), or an estimate eps dv/dx eps of it."""
-        training = torch.is_grad_enabled()
+        wanted = torch.is_grad_enabled()
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
             v = self.net(torch.cat([x, torch.full_like(x[:, :1], t)], dim=1))
-            how = {"retain_graph": True, "create_graph": training}
+            how = {"retain_graph": True, "create_graph": wanted}
             if self.trace == "hutchinson" and self.training:
                 trace = (torch.autograd.grad(v, x, eps, **how)[0] * eps).sum(dim=1)
             else:
                 rows = [torch.autograd.grad(c.sum(), x, **how)[0] for c in v.unbind(1)]
                 trace = sum(row[:, i] for i, row in enumerate(rows))
-        return (v, trace) if training else (v.detach(), trace.detach())
+        return (v, trace) if wanted else (v.detach(), trace.detach())
 
 
 # --- Model: networks that choose the curves, and whole flows ------------------------
@@ -522,7 +533,7 @@ class ResBlock(nn.Module):
 class ConvNet(nn.Module):
     """Pictures (B, size_in, H, W) to (B, size_out, H, W), all 0 at first.
 
-    Most multiplications are spent at half the resolution, from where a place sees far.
+    A second path goes through half the resolution, from where a place sees far.
     """
 
     def __init__(self, size_in: int, size_out: int, width: int) -> None:
@@ -538,7 +549,7 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.inlet(x)
         low = F.pixel_shuffle(self.up(self.inner(self.down(h))), 2)
-        h = self.outer(h + low[..., : h.shape[2], : h.shape[3]])
+        h = self.outer(h + low[..., : h.shape[2], : h.shape[3]])  # of odd sizes one too many
         return self.outlet(F.silu(self.norm(h)))
 
 
@@ -577,7 +588,7 @@ def plane_flow(config: "Config", dims: int = 2) -> Flow:
         return Flow(ActNorm(dims), *steps)
     if config.model in ("maf", "iaf"):
         return Flow(*autoregressive(n, dims, width, inverse=config.model == "iaf"))
-    layers = alternating(n, dims, lambda *sizes: mlp(*sizes, width), config)
+    layers = alternating(n, dims, partial(mlp, width=width), config)
     return Flow(*layers, ActNorm(dims))
 
 
@@ -592,7 +603,16 @@ def autoregressive(n: int, dims: int, width: int, inverse: bool = False) -> list
 
 
 def picture_flow(config: "Config", shape: Shape) -> Flow:
-    """The flow of pictures u (B, C, H, W) in (0, 1) that `config.model` names."""
+    """The flow of pictures u (B, C, H, W) in (0, 1) that `config.model` names.
+
+    Raises:
+        UserError: height or width is odd, so that 2 x 2 pixels do not fill the picture.
+    """
+    if shape[1] % 2 or shape[2] % 2:
+        raise utils.UserError(
+            f"expected pictures of even height and width, got {shape[1]} x {shape[2]}: "
+            "give another size, as in folder:PATH@28"
+        )
     if config.model == "maf":
         flat = (math.prod(shape),)
         chain = autoregressive(config.layers, *flat, config.width)
@@ -606,13 +626,9 @@ def scale(config: "Config", channels: int, height: int, wide: int) -> Flow:
     The others are factored out, first one colour of the checkerboard, then half of the other
     colour: each was last changed with all that goes on in sight, so it is modelled given that.
     """
-
-    def net(size_in: int, size_out: int) -> nn.Module:
-        return ConvNet(size_in, size_out, config.width)
-
-    squeeze, n = Squeeze(), config.layers
+    squeeze, n, net = Squeeze(), config.layers, partial(ConvNet, width=config.width)
     outer = alternating(n, 4 * channels, net, config)
-    if height % 4 == wide % 4 == 0 and min(height, wide) >= 14:
+    if height % 4 == wide % 4 == 0 and min(height, wide) >= 14:  # else too little is left to see
         inner = alternating(1, 2 * channels, net, config)
         inner.append(FactorOut(scale(config, channels, height // 2, wide // 2)))
     else:
@@ -625,24 +641,28 @@ def scale(config: "Config", channels: int, height: int, wide: int) -> Flow:
 
 def log_normal(z: Tensor) -> Tensor:
     """log N(z; 0, I), (B,) nats, of z (B, ...)."""
-    return (-0.5 * z.square() - LOG_SQRT_2PI).flatten(1).sum(dim=1)
+    return summed(-0.5 * z.square() - LOG_SQRT_2PI)
 
 
 def log_prob(flow: nn.Module, x: Tensor) -> Tensor:
-    """log p(x), (B,) nats, exact: base density plus volume; notes/05 eq. (5.9)."""
+    """log p(x), (B,) nats: base density plus volume; exact, for a cnf up to its solver.
+
+    notes/05 eq. (5.9).
+    """
     z, log_det = flow(x)
     return log_normal(z) + log_det
 
 
 def dequantize(x: Tensor, noise: Tensor) -> Tensor:
-    """u = (v + noise) / 256 in (0, 1) of 8-bit pixels v = 255 x and noise in (0, 1)."""
+    """u = (k + noise) / 256 in (0, 1) of 8-bit pixels k = 255 x and noise in (0, 1)."""
     return ((255 * x).round() + noise) / 256
 
 
 class Uniform(nn.Module):
     """The noise of dequantisation, uniform: all of a pixel's bin, 1/256 wide, is equally likely.
 
-    Returns u, like x, and log q(u|x), (B,) nats.
+    Returns u, like x, and log q(u|x) = D log 256, (B,) nats; notes/05 eq. (5.52) measures the noise
+    in grey levels, where it is 0, and so is log p lower by as much.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -677,9 +697,10 @@ class Dequantizer(nn.Module):
 
 
 def dequantization_bound(flow: nn.Module, x: Tensor, noise: nn.Module, k: int = 1) -> Tensor:
-    """A lower bound of log P(x) of 8-bit pictures in [0, 1], (B,) nats; notes/05 eq. (5.55).
+    """An estimate of log P(x), 8-bit pictures x in [0, 1], that is too low on average; (B,) nats.
 
-    log( (1/K) sum_k p(u_k) / q(u_k|x) ), u_k ~ q: higher, on average, the more draws k.
+    log of the mean of p(u) / q(u|x) over k draws u ~ q: the more draws, the tighter the bound.
+    notes/05 eq. (5.55).
     """
     log_w = []
     for _ in range(k):
@@ -701,6 +722,7 @@ def train(
     """Maximise log p of points (N, 2), or its bound for pictures (N, C, H, W), with Adam."""
     learned = nn.Module() if noise is None else noise
     parameters = [*flow.parameters(), *learned.parameters()]
+    # beta_2 = 0.99: a run has few steps, and the size of the gradients changes within a hundred
     optimizer = torch.optim.Adam(parameters, lr=run.config.lr, betas=(0.9, 0.99), fused=True)
     with torch.no_grad():
         first = x[:256].to(run.device)
@@ -719,16 +741,20 @@ def train(
         loss = nll.mean() / batch[0].numel()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        grad_norm = nn.utils.clip_grad_norm_(parameters, 1.0)  # one far point must not throw it
         optimizer.step()
-        run.log(nll=nll.mean(), bits_per_dim=utils.bits_per_dim(loss, 1))
+        bits = utils.bits_per_dim(loss, 1)  # the loss is one dimension's share already
+        run.log(nll=nll.mean(), bits_per_dim=bits, grad_norm=grad_norm)
         if look and run.time_to_look():
             run.show(look())
     flow.eval()
 
 
 def sample(flow: Flow, z: Tensor, temperature: float = 1.0) -> Tensor:
-    """What the flow makes of noise z (N, ...), made smaller if the temperature is below 1."""
+    """What the flow makes of noise z (N, ...), made smaller if the temperature is below 1.
+
+    notes/05 eq. (5.84) says what the temperature does, and what not.
+    """
     return utils.in_parts(flow, lambda z: flow.inverse(temperature * z)[0], z)[0]
 
 
@@ -766,10 +792,9 @@ PLANE |= {"layers": 8, "width": 128, "num_samples": 2000}
 PICTURES = {"dataset": "mnist5k", "epochs": 20, "batch_size": 32, "lr": 2e-3, "bins": 16}
 PICTURES |= {"layers": 2, "width": 32, "num_samples": 2000}
 IN_PLANE = {"planar": {"layers": 32}, "spline": {"layers": 4, "epochs": 25}, "maf": {"layers": 5}}
-IN_PLANE |= {"iaf": {"layers": 5}, "cnf": {"epochs": 8}}
-ON_PICTURES = {"maf": {"layers": 5, "width": 512, "batch_size": 128, "num_samples": 200}}
-ON_PICTURES["maf"] |= {"epochs": 20}
-ON_PICTURES |= {"spline": {"epochs": 14}, "glow": {"epochs": 16}}
+IN_PLANE |= {"iaf": {"layers": 5}, "cnf": {"epochs": 5}}
+ON_PICTURES = {"maf": {"layers": 5, "width": 800, "batch_size": 128, "num_samples": 200}}
+ON_PICTURES |= {"spline": {"epochs": 12}, "glow": {"epochs": 16}}
 ONLY_PLANE = {
     "planar": "a layer bends along one direction, and 784 dimensions would need very many",
     "iaf": "its likelihood takes a pass for each dimension",
@@ -787,22 +812,25 @@ class Config(utils.Config):
     """Pictures as in every chapter, mnist5k unless given, or a density in the plane: moons (for
     planar, iaf and cnf unless given), ring, checkerboard, ..."""
     epochs: int | None = None
-    """Passes over the training set."""
+    """Passes over the training set; 20 unless given (spline 12, glow 16), in the plane 30 (spline
+    25, cnf 5)."""
     batch_size: int | None = None
     """Examples a step; 32 unless given (maf 128), 512 in the plane."""
     lr: float | None = None
-    """Peak rate: warm-up, flat, a line to 0 over the last 30%."""
+    """Peak rate, 2e-3 unless given: warm-up, flat, a line to 0 over the last 30%."""
     layers: int | None = None
-    """Layers, for coupling flows of pictures at each size of the halves."""
+    """Couplings, MAF layers, planar layers or steps of the cnf: 8 unless given (spline 4, maf and
+    iaf 5, planar 32). On pictures 2 (maf 5), couplings of all pixels at each resolution."""
     width: int | None = None
-    """Hidden units in the plane, channels of the convolutions on pictures."""
+    """Hidden units, 128 unless given; on pictures channels of the convolutions, 32 (maf: hidden
+    units, 800)."""
     bins: int | None = None
     """spline: bins of each curve; 16 unless given, 32 in the plane."""
     num_samples: int | None = None
     """Samples drawn at the end, for samples.npy and the metrics; 2,000 unless given, 200 pictures
     of a maf, which takes a pass for each pixel."""
     alpha: float = 1e-6
-    """Pictures: how near to 0 and 1 the logit sees pixels."""
+    """Pictures: how near to 0 and 1 the logit sees pixels; 1e-6 as in the MAF paper."""
     dequantize: Literal["uniform", "variational"] = "uniform"
     """Pictures: the noise that is added to 8-bit pixels, plain or learned."""
     importance_samples: int = 8
@@ -840,7 +868,8 @@ def mean_and_error(values: Tensor, name: str) -> Metrics:
 def gaussian_log_prob(train: Tensor, test: Tensor) -> Tensor:
     """log density of rows `test` (M, D) under one Gaussian fitted to `train` (N, D), (M,) nats.
 
-    All D^2 covariances, shrunk towards a round Gaussian where N rows are too few to know them.
+    All D^2 covariances, shrunk towards a round Gaussian the less, the more rows N there are: the
+    plain covariance of 784 pixels in 4,000 pictures is nearly singular. Ledoit & Wolf (2004).
     """
     from sklearn.covariance import LedoitWolf
 
@@ -857,18 +886,18 @@ def likelihood(flow: Flow, noise: nn.Module, data: Images, config: Config) -> Me
         bound = utils.in_parts(flow, lambda x: dequantization_bound(flow, x, noise, k), x)[0]
         return utils.bits_per_dim(-bound, dims)
 
-    logit = Logit(config.alpha)
-    (train, _), (test, volume) = (logit(Uniform()(x)[0]) for x in (data.train, data.test))
-    exact = utils.in_parts(flow, lambda z: log_prob(flow, logit.inverse(z)[0]), test)[0] - volume
+    logit, u = Logit(config.alpha), Uniform()(data.test)[0]
+    (train, _), (test, volume) = logit(Uniform()(data.train)[0]), logit(u)
+    exact = utils.in_parts(flow, partial(log_prob, flow), u)[0] - volume
     gaussian = gaussian_log_prob(train.flatten(1), test.flatten(1))
     to_bits = utils.bits_per_dim(-gaussian - volume, dims) + 8
     return (
-        mean_and_error(bits(data.test, 1), "test_bits_per_dim")
-        | mean_and_error(bits(data.test[:1000], k), f"test_bits_per_dim_importance_{k}")
-        | {"train_bits_per_dim": bits(data.train[:1000], 1).mean().item()}
+        mean_and_error(bits(data.test, 1), "test_bound_bits_per_dim")
+        | mean_and_error(bits(data.test[:1000], k), f"test_bound_bits_per_dim_importance_{k}")
+        | {"train_bound_bits_per_dim": bits(data.train[:1000], 1).mean().item()}
         | mean_and_error(exact, "test_log_prob_logit_space_nats")
         | {"gaussian_log_prob_logit_space_nats": gaussian.mean().item()}
-        | {"gaussian_bits_per_dim": to_bits.mean().item()}
+        | {"gaussian_bound_bits_per_dim": to_bits.mean().item()}
     )
 
 
@@ -953,8 +982,8 @@ def plane(config: Config, run: utils.Run) -> None:
 
     run.save_points(samples)
     floor = {f"entropy {density.entropy:.3f}": density.entropy}
-    curve = {"ylabel": "-log p(x), nats a point", "hlines": floor}
-    run.draw_history("nll", **curve, title=f"Training: {config.model}")
+    how = {"ylabel": "-log p(x), nats a point", "hlines": floor}
+    run.draw_history("nll", **how, title=f"Training: {config.model}")
     clouds = {"data": test[: len(samples)], config.model: samples}
     utils.scatter_2d(clouds, run.path("samples.png"), bounds=density.bounds)
     panels = {"true density": density.log_prob, config.model: partial(exact_log_prob, flow)}
@@ -973,7 +1002,9 @@ def plane(config: Config, run: utils.Run) -> None:
 
 def show_grid(flow: Flow, bounds: tuple[float, ...], run: utils.Run) -> None:
     """A grid in the space of the noise, carried layer by layer to the data."""
-    grid, layers = utils.grid_2d((-3, 3, -3, 3)), unrolled(flow)
+    grid, layers = utils.grid_2d((-3, 3, -3, 3), dots=1000), list(flow.layers)
+    x_low, x_high, y_low, y_high = bounds  # of the data; the window holds the noise as well
+    bounds = min(x_low, -3.2), max(x_high, 3.2), min(y_low, -3.2), max(y_high, 3.2)
     stages = [grid.flatten(0, 1)]
     for layer in reversed(layers):
         back = utils.in_parts(flow, layer.inverse, stages[-1], rows=10_000)
@@ -989,12 +1020,6 @@ def show_grid(flow: Flow, bounds: tuple[float, ...], run: utils.Run) -> None:
         panels[name] = partial(exact_log_prob, Flow(*layers[len(layers) - k :]))
         lines[name] = stages[k].view_as(grid)
     utils.density_2d(panels, run.path("grid.png"), bounds=bounds, lines=lines, one_scale=False)
-
-
-def unrolled(flow: nn.Module) -> list[nn.Module]:
-    """The layers in order, those of flows within flows among them."""
-    inner = [unrolled(layer) for layer in flow.layers] if isinstance(flow, Flow) else [[flow]]
-    return [layer for layers in inner for layer in layers]
 
 
 def main(config: Config) -> None:

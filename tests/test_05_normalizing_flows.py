@@ -452,11 +452,11 @@ def test_the_spline_in_float32():
     params = 2 * torch.randn(20_000, 49, generator=generator)
     x = 2.5 * torch.randn(20_000, generator=generator)
     assert (x > 5).sum() > 100
-    for inverse, room in ((False, 1e-5), (True, 5e-5)):
+    for inverse, room in ((False, 1e-5), (True, 1e-4)):
         y, log_slope = flows.rational_quadratic_spline(x, params, inverse)
         exact, log_exact = flows.rational_quadratic_spline(x.double(), params.double(), inverse)
         assert ((y - exact).abs() / (1 + log_exact.exp())).max() < room
-        assert (log_slope - log_exact).abs().max() < 0.02
+        assert (log_slope - log_exact).abs().max() < 0.1
         assert (log_slope - log_exact).abs().median() < 1e-5
         back, _ = flows.rational_quadratic_spline(y, params, not inverse)
         assert ((back - x).abs() / (1 + (-log_exact).exp())).max() < 2 * room
@@ -480,7 +480,8 @@ def test_spline_gradients_are_finite_at_the_bounds_and_for_extreme_parameters():
 def test_no_bin_is_narrower_than_a_thousandth():
     shares = float64(0.0, 0.0, 1.0), float64(0.2, 0.3, 0.5)
     places = flows.knots(torch.stack(shares), 2.0)
-    assert places[:, [0, -1]].tolist() == [[-2, 2]] * 2  # exactly
+    many = flows.knots(normal(1000, 16).float().softmax(-1), 5.0)
+    assert torch.equal(many[:, [0, -1]], torch.tensor([-5.0, 5.0]).expand(1000, 2))  # exactly
     assert places[0].diff().tolist() == pytest.approx([0.004, 0.004, 3.992])
     assert places[1].diff().tolist() == pytest.approx([0.004 + 3.988 * v for v in (0.2, 0.3, 0.5)])
 
@@ -924,7 +925,7 @@ def test_a_new_made_says_zero_and_has_two_hidden_layers():
     assert torch.equal(net(x), torch.zeros(3, 4, 2))
     net = shaken(net)
     first, second, last = net.layers
-    masks = [net.mask(i) for i in range(3)]
+    masks = [net.get_buffer(f"mask{i}") for i in range(3)]
     degree = masks[0].sum(1) - 1  # of the units of both layers, in the order 0, 1, 2, 3
     assert set(degree.tolist()) == {0, 1, 2}
     assert torch.equal(masks[1], (degree[:, None] >= degree).double())
@@ -1357,15 +1358,6 @@ def test_walks_begin_and_end_at_the_pictures_and_keep_to_the_shell():
         assert (path[:, step] - between).abs().max() < 2 / 255
 
 
-def test_a_flow_is_unrolled_into_its_layers():
-    a, b, c, d = (flows.ActNorm(2) for _ in range(4))
-    inner = flows.Inverse(Flow(d))
-    found = flows.unrolled(Flow(a, Flow(b, Flow(c)), inner))
-    assert [*map(id, found)] == [*map(id, (a, b, c, inner))]
-    flow, x = plane("glow"), normal(3, 2)
-    close(Flow(*flows.unrolled(Flow(flow)))(x)[0], flow(x)[0])
-
-
 # --- Numbers that are reported
 
 
@@ -1406,7 +1398,7 @@ def test_all_numbers_of_a_picture_flow_tell_of_the_same_density():
     config = Config(dataset="digits", alpha=alpha, importance_samples=6)
     got = flows.likelihood(flow, flows.Uniform(), data, config)
     for k, few in ((1, test), (6, test[:1000])):
-        name = "test_bits_per_dim" + (f"_importance_{k}" if k > 1 else "")
+        name = "test_bound_bits_per_dim" + (f"_importance_{k}" if k > 1 else "")
         bound = utils.in_parts(
             flow,
             lambda x, k=k: flows.dequantization_bound(flow, x, flows.Uniform(), k),
@@ -1417,7 +1409,7 @@ def test_all_numbers_of_a_picture_flow_tell_of_the_same_density():
         assert got[name] == pytest.approx(bits.mean().item(), abs=room)
         error = bits.std().item() / math.sqrt(len(few))
         assert got[f"{name}_standard_error"] == pytest.approx(error, rel=0.2)
-    assert got["train_bits_per_dim"] == pytest.approx(got["test_bits_per_dim"], abs=0.2)
+    assert got["train_bound_bits_per_dim"] == pytest.approx(got["test_bound_bits_per_dim"], abs=0.2)
     logit = flows.Logit(alpha)
     z, _ = logit(flows.Uniform()(test)[0])
     per_pixel = (F.logsigmoid(z) + F.logsigmoid(-z)).mean().item() / math.log(2)
@@ -1427,9 +1419,9 @@ def test_all_numbers_of_a_picture_flow_tell_of_the_same_density():
         return -nats / (16 * math.log(2)) - math.log2(1 - 2 * alpha) + 8 + per_pixel
 
     nats = got["test_log_prob_logit_space_nats"]
-    assert bits(nats) == pytest.approx(got["test_bits_per_dim"], abs=0.05)
+    assert bits(nats) == pytest.approx(got["test_bound_bits_per_dim"], abs=0.05)
     gaussian = got["gaussian_log_prob_logit_space_nats"]
-    assert bits(gaussian) == pytest.approx(got["gaussian_bits_per_dim"], abs=0.05)
+    assert bits(gaussian) == pytest.approx(got["gaussian_bound_bits_per_dim"], abs=0.05)
     exact = MultivariateNormal(z.flatten(1).mean(0), z.flatten(1).T.cov())
     mean = exact.log_prob(z.flatten(1)).mean().item()
     assert gaussian == pytest.approx(mean, abs=0.6)
@@ -1460,8 +1452,8 @@ def test_the_bookkeeping_is_exact_when_the_noise_is_the_same(monkeypatch):
     got = flows.likelihood(flow, flows.Uniform(), data, config)
     z, volume = flows.Logit(alpha)(flows.dequantize(test, torch.tensor(0.3)))
     for name, nats in (
-        ("test_bits_per_dim", got["test_log_prob_logit_space_nats"]),
-        ("gaussian_bits_per_dim", got["gaussian_log_prob_logit_space_nats"]),
+        ("test_bound_bits_per_dim", got["test_log_prob_logit_space_nats"]),
+        ("gaussian_bound_bits_per_dim", got["gaussian_log_prob_logit_space_nats"]),
     ):
         bits = -(nats + volume.mean().item()) / (16 * math.log(2)) + 8
         assert got[name] == pytest.approx(bits, abs=1e-8)
@@ -1475,9 +1467,9 @@ def test_the_bookkeeping_is_exact_when_the_noise_is_the_same(monkeypatch):
     got = flows.likelihood(flow, Fixed(0.8, 5.0), data, config)
     assert got["test_log_prob_logit_space_nats"] == pytest.approx(same)
     for name, x in (
-        ("test_bits_per_dim", test),
-        ("test_bits_per_dim_importance_3", test[:1000]),
-        ("train_bits_per_dim", train),
+        ("test_bound_bits_per_dim", test),
+        ("test_bound_bits_per_dim_importance_3", test[:1000]),
+        ("train_bound_bits_per_dim", train),
     ):
         nll = 5 - flows.log_prob(flow, flows.dequantize(x, torch.tensor(0.8)))
         assert got[name] == pytest.approx(nll.mean().item() / (16 * math.log(2)))
@@ -1613,6 +1605,18 @@ def test_the_rate_rises_and_falls_to_nothing_and_noise_is_fresh(tmp_path, monkey
     assert torch.pdist(torch.stack([d[0].flatten() for d in draws])).min() > 0.1
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_all_that_learns_shares_its_gradients_with_other_processes(learned, tmp_path, monkeypatch):
+    """And nothing without weights, which torch would refuse."""
+    shared = []
+    monkeypatch.setattr(utils.Run, "data_parallel", lambda _, net: shared.append(net) or net)
+    torch.manual_seed(0)
+    noise = flows.Dequantizer(1, 4) if learned else flows.Uniform()
+    x = (unit(32, 1, 4, 4).float() * 255).round() / 255
+    flow, _ = trained(tmp_path, x, noise=noise, dataset="digits", epochs=1, batch_size=32)
+    assert {id(net) for net in shared} == {id(flow), *([id(noise)] if learned else [])}
+
+
 def test_looks_are_shown(tmp_path):
     looked = []
 
@@ -1704,7 +1708,9 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch):
         dataset="digits", num_samples=20, importance_samples=3, out=tmp_path, **SMALL | flags
     )
     flows.main(config)
-    assert {p.name for p in tmp_path.iterdir()} >= FILES | OF_PICTURES_ONLY
+    slow = config.model == "maf"  # too slow a sampler for a film
+    written = {p.name for p in tmp_path.iterdir()}
+    assert written >= (FILES | OF_PICTURES_ONLY) - ({"training.gif"} if slow else set())
     metrics = finite_metrics(tmp_path)
     assert metrics.keys() >= QUALITY | {"seconds_per_1000_samples", "training_seconds"}
     assert metrics["seconds_per_1000_samples"] == 1000 / 20
@@ -1713,7 +1719,7 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch):
     assert samples.dtype == np.float32
     assert samples.min() >= 0
     assert samples.max() <= 1
-    assert metrics["test_bits_per_dim_importance_3"] < metrics["test_bits_per_dim"]
+    assert metrics["test_bound_bits_per_dim_importance_3"] < metrics["test_bound_bits_per_dim"]
     # all again from the checkpoint, without the chapter's evaluation
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["objects"]
     flow = flows.picture_flow(config, (1, 8, 8))
@@ -1734,9 +1740,9 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch):
     assert all(torch.equal(x, data.train) for _, x in used)
     with torch.no_grad():
         bits = -flows.dequantization_bound(flow, test, noise) / (64 * math.log(2))
-    room = ROOM * metrics["test_bits_per_dim_standard_error"]
-    assert metrics["test_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=room)
-    assert metrics["test_bits_per_dim_standard_error"] == pytest.approx(
+    room = ROOM * metrics["test_bound_bits_per_dim_standard_error"]
+    assert metrics["test_bound_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=room)
+    assert metrics["test_bound_bits_per_dim_standard_error"] == pytest.approx(
         bits.std().item() / math.sqrt(len(bits)), rel=0.3
     )
     # the pictures
@@ -1749,9 +1755,10 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch):
     walks = torch.stack([*strips["interpolation.png"].values()])
     assert walks.shape == (3, 9, 1, 8, 8)
     pixels = flows.to_pixels(flows.dequantize(test[:6], torch.tensor(0.5)))
-    close(walks[:, 0], pixels[0::2], atol=1.01 / 255, rtol=0)
-    close(walks[:, -1], pixels[1::2], atol=1.01 / 255, rtol=0)
-    assert {t for z, t in drawn if len(z) == 64} == {config.temperature}  # the film
+    close(walks[:, 0], pixels[:3], atol=1.01 / 255, rtol=0)
+    close(walks[:, -1], pixels[3:], atol=1.01 / 255, rtol=0)
+    film = {t for z, t in drawn if len(z) == 64}
+    assert film == (set() if slow else {config.temperature})
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -1779,6 +1786,13 @@ def test_main_writes_a_whole_run_of_points(model, tmp_path, monkeypatch):
             lambda frames, path, **how: films.update(frames=frames, **how) or path.touch(),
         )
     ticking(monkeypatch)
+    films["points"] = []
+    watch(
+        monkeypatch,
+        "cloud",
+        lambda points, bounds, side=0: films["points"].append(points) if side else None,
+        utils,
+    )
     flags = SMALL | {"layers": 3, "num_samples": 300, "temperature": 0.5}
     flags |= {"trace": "hutchinson"} if model == "cnf" else {}
     config = Config(model=model, dataset="moons", out=tmp_path, **flags)
@@ -1827,23 +1841,25 @@ def check_stages(flow, panels, lines, films):
     first, *_, last = panels
     assert first == "noise"
     assert last == f"after {layers} of {layers} layers"
+    start = lines["noise"]
+    assert torch.equal(start, utils.grid_2d((-3, 3, -3, 3), dots=start.shape[1]))
     for name, log_prob in panels.items():
         assert log_prob(points).exp().sum().item() * area == pytest.approx(1, abs=0.02), name
         k = 0 if name == "noise" else int(name.split()[1])
         way = Flow(*flow.layers[layers - k :])
-        expected = utils.grid_2d((-3, 3, -3, 3))
         with torch.no_grad():
-            close(
-                lines[name].flatten(0, 1),
-                way.inverse(expected.flatten(0, 1))[0],
-                atol=1e-3,
-                rtol=1e-3,
-            )
+            there = way.inverse(start.flatten(0, 1))[0].view_as(start)
+            close(lines[name], there, atol=1e-3, rtol=1e-3)
             close(log_prob(points[:500]), flows.log_prob(way, points[:500]), atol=1e-3, rtol=1e-3)
     assert len(films["frames"]) == len(films["labels"]) == 40
     assert films["labels"][0] == f"after 0 of {layers} layers"
     assert films["labels"][-1] == f"after {layers} of {layers} layers"
-    assert (films["frames"][0] != films["frames"][-1]).any()
+    start = start.flatten(0, 1)
+    with torch.no_grad():
+        after_one = flow.layers[-1].inverse(start)[0]
+    step = layers / 39  # layers a frame
+    close(films["points"][0], start)
+    close(films["points"][1], start + step * (after_one - start), atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
@@ -1852,7 +1868,8 @@ def test_a_trace_by_chance_in_training_is_exact_in_evaluation(tmp_path, monkeypa
     slopes = ContinuousStep.slopes
 
     def watched(self, x, t, eps):
-        used.append((self.trace, torch.is_grad_enabled()))
+        chance = self.trace == "hutchinson" and self.training
+        used.append((chance, torch.is_grad_enabled()))
         return slopes(self, x, t, eps)
 
     monkeypatch.setattr(ContinuousStep, "slopes", watched)
@@ -1860,8 +1877,17 @@ def test_a_trace_by_chance_in_training_is_exact_in_evaluation(tmp_path, monkeypa
     monkeypatch.setattr(utils, "animation", lambda *_, **__: None)
     with torch.enable_grad():
         flows.main(Config(model="cnf", trace="hutchinson", out=tmp_path, **SMALL))
-    assert {trace for trace, training in used if training} == {"hutchinson"}
-    assert used[-1][0] == "exact"
+    assert {chance for chance, learning in used if learning} == {True}
+    assert not used[-1][0]
+
+
+@torch.no_grad()
+def test_a_flow_in_evaluation_takes_the_exact_trace():
+    net, x = velocity(2), normal(4, 2)
+    exact = ContinuousStep(net, 0, 0.5)
+    chance = ContinuousStep(net, 0, 0.5, trace="hutchinson")
+    assert (chance(x)[1] - exact(x)[1]).abs().max() > 1e-4
+    close(chance.eval()(x)[1], exact(x)[1])
 
 
 # --- Flags
@@ -1901,7 +1927,8 @@ def test_models_of_the_plane_are_refused_for_pictures(model, dataset):
     [
         ({"model": "gan"}, "--model: expected one of realnvp, nice, planar, maf, iaf, glow"),
         ({"layers": 0}, "--layers: expected a finite number of at least 1, got 0"),
-        ({"bins": 1}, "--bins: expected a finite number of at least 2, got 1"),
+        ({"bins": 1}, "--bins: expected a finite number of at least 2"),
+        ({"bins": 1000}, "--bins: expected a finite number of at least 2 and below"),
         ({"width": 3}, "--width: expected a finite number of at least 4, got 3"),
         ({"alpha": 0.0}, "--alpha: expected a finite number above 0 and below 0.1, got 0"),
         ({"alpha": 0.1}, "--alpha: expected a finite number above 0 and below 0.1, got 0.1"),

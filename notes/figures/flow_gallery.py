@@ -31,8 +31,8 @@ RUNS = {  # besides the seeds of the default model: flags, and the pictures to k
 }
 PICTURES = ("training.gif", "samples.png", "interpolation.png", "temperature.png")
 PICTURES += ("latents.png", "latents_histogram.png")
-TABLE = ("training_seconds", "images_seen", "seconds_per_1000_samples", "test_bits_per_dim")
-TABLE += ("test_bits_per_dim_importance_8", "train_bits_per_dim", "gaussian_bits_per_dim")
+TABLE = ("training_seconds", "images_seen", "seconds_per_1000_samples", "test_bound_bits_per_dim")
+TABLE += ("test_bound_bits_per_dim_importance_8", "train_bound_bits_per_dim", "gaussian_bound_bits_per_dim")
 TABLE += ("test_log_prob_logit_space_nats", "gaussian_log_prob_logit_space_nats")
 TABLE += ("latent_variance", "latent_excess_kurtosis", "latent_kolmogorov_smirnov")
 TABLE += ("frechet_distance", "kernel_distance", "precision", "recall", "inception_score")
@@ -101,7 +101,7 @@ def main(config: Config) -> None:
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     test, gaussian = (
         sum(m[name] for m in metrics) / len(metrics)
-        for name in ("test_bits_per_dim", "gaussian_bits_per_dim")
+        for name in ("test_bound_bits_per_dim", "gaussian_bound_bits_per_dim")
     )
     seeds.curves(
         folders,
