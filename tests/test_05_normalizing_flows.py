@@ -1974,3 +1974,21 @@ def test_the_gaussian_of_the_maf_paper_on_all_of_mnist():
     assert nats.mean().item() == pytest.approx(-1366.2, abs=0.5)
     bits = utils.bits_per_dim(-nats - volume, 784) + 8
     assert bits.mean().item() == pytest.approx(2.013, abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "most"), [("moons", 0.03), ("ring", 0.03), ("checkerboard", 0.08)]
+)
+def test_a_minute_of_splines_in_the_plane(dataset, most, tmp_path):
+    flows.main(Config(model="spline", dataset=dataset, out=tmp_path))
+    assert json.loads((tmp_path / "metrics.json").read_text())["kl_from_data_nats"] < most
+
+
+@pytest.mark.slow
+def test_two_minutes_of_pictures(tmp_path):
+    """Three seeds had 1.44 to 1.46 bits, where a Gaussian has 2.11, and a distance of 12 to 15."""
+    flows.main(Config(out=tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["test_bound_bits_per_dim"] < 1.5
+    assert metrics["frechet_distance"] < 20
