@@ -47,7 +47,7 @@ Images, Metrics, Shape = utils.ImageData, dict[str, float | int | str], tuple[in
 Transform = Callable[..., tuple[Tensor, Tensor]]  # (x, params, inverse=False)
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
-# --- Model: maps of one number ------------------------------------------------------
+# --- Model --------------------------------------------------------------------------
 
 
 def additive(x: Tensor, params: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ def knots(shares: Tensor, bound: float) -> Tensor:
     return places
 
 
-# --- Model: layers ------------------------------------------------------------------
+# Layers: each is undone by its `inverse`, and both return a log-determinant.
 
 
 class Flow(nn.Module):
@@ -501,7 +501,7 @@ class ContinuousStep(nn.Module):
         return (v, trace) if wanted else (v.detach(), trace.detach())
 
 
-# --- Model: networks that choose the curves, and whole flows ------------------------
+# Networks that choose the curves, and whole flows.
 
 
 def mlp(size_in: int, size_out: int, width: int) -> nn.Module:
@@ -855,6 +855,16 @@ class Config(utils.Config):
         utils.check_number("width", self.width, at_least=4)
         utils.check_number("alpha", self.alpha, above=0, below=0.1)
         utils.check_number("temperature", self.temperature, at_least=0)
+        if self.trace == "hutchinson" and self.model != "cnf":
+            raise utils.UserError(
+                f"--trace: expected exact for {self.model}, which has no trace, got hutchinson: "
+                "use --model cnf"
+            )
+        if self.dequantize == "variational" and in_plane:
+            raise utils.UserError(
+                f"--dequantize: expected uniform for {self.dataset}, whose points are continuous "
+                "already, got variational: use a data set of pictures"
+            )
         if self.model in ONLY_PLANE and not in_plane:
             raise utils.UserError(
                 f"--model {self.model}: expected points in the plane, got {self.dataset}: "

@@ -1935,6 +1935,11 @@ def test_models_of_the_plane_are_refused_for_pictures(model, dataset):
         ({"temperature": -0.1}, "--temperature: expected a finite number of at least 0"),
         ({"importance_samples": 0}, "--importance-samples: expected a finite number of at least 1"),
         ({"dequantize": "none"}, "--dequantize: expected one of uniform, variational"),
+        ({"trace": "hutchinson"}, "--trace: expected exact for realnvp"),
+        (
+            {"dataset": "ring", "dequantize": "variational"},
+            "--dequantize: expected uniform for ring",
+        ),
         ({"trace": "none"}, "--trace: expected one of exact, hutchinson"),
         ({"lr": 0.0}, "--lr: expected a finite number above 0"),
         ({"epochs": 0}, "--epochs: expected a finite number of at least 1"),

@@ -35,8 +35,7 @@ def main(config: Config) -> None:
     every = params.expand(len(x), -1)
     y, log_slope = flows.rational_quadratic_spline(x, every)
     back, _ = flows.rational_quadratic_spline(x, every, inverse=True)
-    width = flows.at_least(1e-3, torch.tensor(WIDTHS).log().softmax(dim=0))
-    knots = torch.cat([torch.zeros(1), width.cumsum(dim=0)]) * 10 - 5
+    knots = flows.knots(torch.tensor(WIDTHS).log().softmax(dim=0), bound=5.0)
     heights, _ = flows.rational_quadratic_spline(knots, params.expand(len(knots), -1))
     mean = (heights.diff() / knots.diff()).repeat_interleave(2)
     steps = torch.stack([knots[:-1], knots[1:]], dim=1).flatten()
