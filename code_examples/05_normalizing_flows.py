@@ -102,10 +102,11 @@ def rational_quadratic_spline(
     w, h = right - left, above - below
     sigma = h / w  # mean slope of the bin
     kappa = d_0 + d_1 - 2 * sigma
-    if inverse:  # a quadratic equation, solved without a difference of nearly equal numbers
+    if inverse:  # a xi^2 + b xi + c = 0, by that form of the root that subtracts nothing
         eta = inside - below
         a, b, c = h * (sigma - d_0) + eta * kappa, h * d_0 - eta * kappa, -sigma * eta
-        xi = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())  # eqs. (5.47), (5.48)
+        root = (b.square() - 4 * a * c).clamp(min=0).sqrt()  # eqs. (5.47), (5.48)
+        xi = torch.where(b > 0, -2 * c, root - b) / torch.where(b > 0, b + root, 2 * a)
     else:
         xi = (inside - left) / w  # place within the bin
     xi = torch.where(x.abs() < bound, xi.clamp(0, 1), (x > 0).to(xi))  # outside: at its end
@@ -664,8 +665,8 @@ def dequantize(x: Tensor, noise: Tensor) -> Tensor:
 class Uniform(nn.Module):
     """The noise of dequantisation, uniform: all of a pixel's bin, 1/256 wide, is equally likely.
 
-    Returns u, like x, and log q(u|x) = D log 256, (B,) nats; notes/05 eq. (5.52) measures the noise
-    in grey levels, where it is 0, and so is log p lower by as much.
+    Returns u, like x, and log q(u|x) = D log 256, (B,) nats. notes/05 eq. (5.52) counts in grey
+    levels, where log q is 0, and log p lower by as much.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -725,7 +726,7 @@ def train(
     """Maximise log p of points (N, 2), or its bound for pictures (N, C, H, W), with Adam."""
     learned = nn.Module() if noise is None else noise
     parameters = [*flow.parameters(), *learned.parameters()]
-    # beta_2 = 0.99: a run has few steps, and the size of the gradients changes within a hundred
+    # beta_2 = 0.99: the usual 0.999 would remember a thousand of a run's few thousand steps
     optimizer = torch.optim.Adam(parameters, lr=run.config.lr, betas=(0.9, 0.99), fused=True)
     with torch.no_grad():
         first = x[:256].to(run.device)
@@ -1002,7 +1003,7 @@ def plane(config: Config, run: utils.Run) -> None:
     panels = {"true density": density.log_prob, config.model: partial(exact_log_prob, flow)}
     utils.density_2d(panels, run.path("density.png"), bounds=density.bounds)
     clouds = {"z = f(x) of test points": encode(flow, test[:5000]), "N(0, I)": torch.randn(5000, 2)}
-    utils.scatter_2d(clouds, run.path("latents.png"), bounds=(-4, 4, -4, 4))
+    utils.scatter_2d(clouds, run.path("latents.png"), bounds=(-4, 4, -4, 4), letter="z")
     show_grid(flow, density.bounds, run)
     nll = -exact_log_prob(flow, test)
     run.finish(
