@@ -274,7 +274,13 @@ def bars(
 
 @contextmanager
 def _panels(
-    path: str | Path, names: Sequence[str], bounds: Bounds, title: str, *, columns: int = 4
+    path: str | Path,
+    names: Sequence[str],
+    bounds: Bounds,
+    title: str,
+    *,
+    columns: int = 4,
+    letter: str = "x",
 ) -> Iterator:
     """A figure and its named axes, some in a row, with equal units over the same bounds."""
     from matplotlib.ticker import MaxNLocator, MultipleLocator
@@ -295,7 +301,7 @@ def _panels(
         for axes, name in zip(every, names, strict=True):
             axes.set_title(name, size=NORMAL)
             axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high), aspect="equal")
-            axes.set(xlabel="$x_1$", ylabel="$x_2$")
+            axes.set(xlabel=f"${letter}_1$", ylabel=f"${letter}_2$")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MultipleLocator(ticks[1] - ticks[0]))
             axes.label_outer()
@@ -310,12 +316,14 @@ def scatter_2d(
     bounds: Bounds | None = None,
     columns: int = 4,
     title: str = "",
+    letter: str = "x",
 ) -> Path:
     """Draw named point clouds (N, 2), such as data and model, side by side on equal axes.
 
     Args:
         columns: Most panels in a row.
         bounds: (x_low, x_high, y_low, y_high); what holds 99.8% of all points if not given.
+        letter: What the axes are called, with 1 and 2: z for codes.
 
     Raises:
         UserError: A cloud is not (N, 2).
@@ -326,7 +334,8 @@ def scatter_2d(
         low, high = np.nanpercentile(np.concatenate([*clouds.values()]), [0.1, 99.9], axis=0)
         room = 0.06 * max(*(high - low), 1e-6)
         bounds = low[0] - room, high[0] + room, low[1] - room, high[1] + room
-    with _panels(path, list(clouds), bounds, title, columns=columns) as (_, every):
+    how = {"columns": columns, "letter": letter}
+    with _panels(path, list(clouds), bounds, title, **how) as (_, every):
         for axes, cloud in zip(every, clouds.values(), strict=True):
             dense = min(math.sqrt(2000 / len(cloud)), 2)
             look = {"s": 5 * dense, "alpha": min(0.6 * dense, 0.6), "linewidths": 0}
