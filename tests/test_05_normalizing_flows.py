@@ -465,8 +465,8 @@ def test_the_spline_in_float32():
 
 def test_gradients_pass_through_the_inverse_of_a_straight_line():
     """Its quadratic equation has a = 0: a branch that divides by it must not spoil the other."""
-    params = torch.zeros(9, 13, dtype=torch.float64, requires_grad=True)
-    y = torch.linspace(-6, 6, 9, dtype=torch.float64, requires_grad=True)
+    params = torch.zeros(10, 13, dtype=torch.float64, requires_grad=True)
+    y = torch.linspace(-6, 6, 10, dtype=torch.float64, requires_grad=True)  # none on a knot
     x, log_slope = flows.rational_quadratic_spline(y, params, inverse=True)
     (x.sum() + log_slope.sum()).backward()
     close(y.grad, torch.ones_like(y))
