@@ -386,7 +386,8 @@ def train_with_samples(
     run.keep(model=model, optimizer=optimizer, chains=chains, ema=averaged)
     net = run.data_parallel(model)
     for x, y in run.batches(*data):
-        optimizer.param_groups[0]["lr"] = run.trapezoid(config.lr)
+        for group in optimizer.param_groups:
+            group["lr"] = run.trapezoid(config.lr)
         x = prepare(x, y)
         index, start = chains.draw(len(x))  # pcd: they go on where they were left
         if config.training == "cd":
@@ -402,7 +403,8 @@ def train_with_samples(
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
-        utils.update_ema(averaged, model, config.ema)
+        decay = min(config.ema, run.step / (run.step + 10))  # a young average forgets its start
+        utils.update_ema(averaged, model, decay)
         run.log(energy_data=real.mean(), energy_model=fake.mean(), grad_norm=grad_norm)
         if run.time_to_look():
             run.show(picture(x_model[:64]))
@@ -435,14 +437,17 @@ def train_without_samples(
 
 
 DEFAULTS = {
-    "rbm": {"dataset": "mnist5k", "training": "pcd", "epochs": 400, "batch_size": 64, "lr": 0.05}
-    | {"sampling_steps": 500, "chains": 64, "restart": 0.0, "energy_penalty": 0.0, "clip": 100.0},
-    "conv": {"dataset": "mnist5k", "training": "pcd", "epochs": 30, "batch_size": 64, "lr": 1e-3}
+    "rbm": {"dataset": "mnist5k", "training": "pcd", "epochs": 350, "batch_size": 64, "lr": 0.05}
+    | {"sampling_steps": 500, "chains": 64, "restart": 0.0, "energy_penalty": 0.0, "clip": 100.0}
+    | {"ema": 0.999},
+    "conv": {"dataset": "mnist5k", "training": "pcd", "epochs": 36, "batch_size": 64, "lr": 1e-3}
     | {"sampling_steps": 200, "chains": 4096, "restart": 0.05, "energy_penalty": 0.1, "clip": 0.1}
-    | {"width": 32, "langevin_steps": 10, "step_size": 20.0, "temperature": 1e-6, "sigma": 0.01},
+    | {"width": 32, "langevin_steps": 10, "step_size": 20.0, "temperature": 1e-6, "sigma": 0.01}
+    | {"ema": 0.99},
     "score": {"dataset": "moons", "training": "dsm", "epochs": 30, "batch_size": 512, "lr": 2e-3}
     | {"sampling_steps": 1000, "chains": 4096, "restart": 0.01, "energy_penalty": 0.0, "clip": 1.0}
-    | {"width": 128, "langevin_steps": 20, "step_size": 5e-3, "temperature": 1.0, "sigma": 0.05},
+    | {"width": 128, "langevin_steps": 20, "step_size": 5e-3, "temperature": 1.0, "sigma": 0.05}
+    | {"ema": 0.99},
 }
 TRAININGS = {"rbm": ("pcd", "cd", "short-run"), "conv": ("pcd", "short-run", "cd")}
 TRAININGS |= {"score": ("dsm", "ssm", "nce", "pcd", "short-run", "cd")}
@@ -461,7 +466,7 @@ class Config(utils.Config):
     dataset: str | None = None
     """Pictures as in every chapter, mnist5k unless given; score: a density in the plane, moons."""
     epochs: int | None = None
-    """Passes over the training set; 400 unless given (conv 30, score 30)."""
+    """Passes over the training set; 350 unless given (conv 36, score 30)."""
     batch_size: int | None = None
     """Examples a step, and chains; 64 unless given, 512 in the plane."""
     lr: float | None = None
@@ -471,8 +476,11 @@ class Config(utils.Config):
     """rbm: hidden units. Up to 20, log Z is exact."""
     labels: bool = True
     """rbm: whether the label is a part of v, so that it can be asked for and predicted."""
-    gibbs_steps: int = 1
+    gibbs_steps: int = 5
     """rbm: k, steps of the chains between two updates."""
+    weight_decay: float = 3e-3
+    """rbm: pull of its weights towards 0: with smaller ones chains move more freely, and log Z can
+    be estimated."""
     width: int | None = None
     """Channels of conv's first layer, 32 unless given; units of score's layers, 128."""
     langevin_steps: int | None = None
@@ -492,8 +500,9 @@ class Config(utils.Config):
     """pcd: chains that are kept; 64 unless given, conv and score 4,096."""
     restart: float | None = None
     """pcd: share of the chains that start anew each time; 0 unless given, conv 0.05, score 0.01."""
-    ema: float = 0.99
-    """pcd, cd, short-run: decay of the average of the weights that is measured and drawn from."""
+    ema: float | None = None
+    """pcd, cd, short-run: decay of the average of the weights, which is what is measured and drawn
+    from; 0.99 unless given, rbm 0.999."""
     sampling_steps: int | None = None
     """Steps from noise to samples; rbm 500, conv 200, score 1,000 unless given."""
     ais_chains: int = 100
@@ -505,7 +514,7 @@ class Config(utils.Config):
         self.fill(DEFAULTS.get(self.model, {}))
         super().__post_init__()
         at_least = {"hidden": 1, "gibbs_steps": 1, "sampling_steps": 1, "chains": self.batch_size}
-        at_least |= {"ais_chains": 2, "ais_temperatures": 1, "energy_penalty": 0}
+        at_least |= {"ais_chains": 2, "ais_temperatures": 1, "energy_penalty": 0, "weight_decay": 0}
         if self.model != "rbm":
             at_least |= {"width": 1, "langevin_steps": 1, "temperature": 0, "sigma": 0}
             utils.check_number("step_size", self.step_size, above=0)
@@ -628,7 +637,7 @@ def show_rbm(rbm: RBM, x: Tensor, fresh: Callable, picture: Callable, run: utils
     """Filters, reconstructions, and pictures of which only the left half was given."""
     strongest = rbm.weight.norm(dim=0).topk(min(64, rbm.weight.shape[1])).indices
     filters = picture(rbm.weight.detach().T[strongest].cpu())
-    title = "Weights of the hidden units with the largest: white turns it on, black off"
+    title = "Weights of hidden units: a white pixel turns the unit on, a black one off"
     filters = (filters / filters.abs().quantile(0.998) / 2 + 0.5).clamp(0, 1)
     utils.image_grid(filters, run.path("filters.png"), columns=8, title=title)
     shape, x = x.shape, x.flatten(1)
@@ -680,7 +689,9 @@ def boltzmann_machine(config: Config, run: utils.Run) -> None:
     rbm = build_rbm(v, config.hidden, num_classes).to(run.device)
     base, _ = base_model(v, rbm)
     fresh = partial(draw_base, base)
-    optimizer = torch.optim.SGD(rbm.parameters(), lr=config.lr, momentum=0.5)
+    groups = {"params": [rbm.weight], "weight_decay": config.weight_decay}
+    groups = [groups, {"params": [rbm.visible_bias, rbm.hidden_bias]}]
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.5)
     walk = partial(gibbs, steps=config.gibbs_steps)
     how = {"prepare": prepare, "fresh": fresh, "walk": walk, "picture": picture, "run": run}
     rbm = train_with_samples(rbm, optimizer, (data.train, data.train_labels), **how)

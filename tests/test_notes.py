@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
+from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import chi2, ncx2, norm
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
@@ -40,6 +41,17 @@ SMALL = {
     "diffusion_guidance": {"weights": (2.0,), "shown": (0.0,), "sampling_steps": 10},
     "diffusion_levers": {"rows": ("full resolution",), "dataset": "mnist5k"},
     "diffusion_steps": {"steps": (5,), "shown": (5,)},
+    "energy_annealing": {"hidden": 6, "levels": (5, 20), "temperatures": 20, "repeats": 2}
+    | {"coverage": 4, "coverage_levels": (5,)},
+    "energy_divergence": {"methods": ("CD-1", "PCD"), "hidden": 16, "look_temperatures": 5}
+    | {"bias_hidden": 6, "steps": (1, 5), "repeats": 1},
+    "energy_gallery": {"seeds": 1, "parts": ("rbm",)},
+    "energy_langevin": {"particles": 100, "machines": 3, "trainings": ("pcd",), "count": 20},
+    "energy_out_of_distribution": {"count": 20},
+    "energy_plane": {"densities": ("moons",), "methods": ("nce",), "sigmas": (0.05,), "width": 8}
+    | {"distances": (1.0,), "blind_steps": 3, "seeds": 1, "num_samples": 64},
+    "energy_sklearn": {"hidden": 16, "num_samples": 64, "rates": (0.1,)},
+    "energy_stability": {"rows": ("default", "unstable"), "width": 4, "num_samples": 64},
     "flow_gallery": {"seeds": 1, "runs": ()},
     "flow_out_of_distribution": {"count": 20, "model": "realnvp"},
     "flow_speed": {"dims": (2, 16), "rows": 20, "width": 16, "repeats": 1},
@@ -2001,3 +2013,591 @@ def test_flow_answers():
         assert written(norm.logpdf([1, -1]).sum() + sign * (0.7 - 0.2 + 0 + 1.1))
     assert written(144 * 0.010, 2)
     assert written(1.1 * 784 / 8, 1)
+
+
+# --- The worked examples of notes/07, computed again by other means
+
+ENERGIES = ROOT / "notes" / "07_energy_based_models_guide.md"
+printed = partial(stated, note=ENERGIES)
+PAIRS = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)), dtype=torch.float64)
+
+
+def row_of(*cells):
+    """A row of a table of notes/07 as it must stand there; fails if it does not."""
+    row = "| " + " | ".join(cells) + " |"
+    assert row in read(ENERGIES), f"no such row: {row}"
+    return True
+
+
+def minus(value, places=4):
+    """A number as tables print it: in dollars if it is negative."""
+    said = f"{value:.{places}f}"
+    return f"${said}$" if said.startswith("-") else said
+
+
+def three_states(beta):
+    """log Z of the energies 0, 1, 3 at the inverse temperature beta."""
+    return torch.logsumexp(-beta * torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64), 0)
+
+
+def test_energies_of_three_states():
+    """notes/07 section 2: the table from log Z alone, by its derivatives."""
+    for t in (0.5, 1.0, 2.0):
+        beta = torch.tensor(1 / t, dtype=torch.float64, requires_grad=True)
+        log_z = three_states(beta)
+        (slope,) = torch.autograd.grad(log_z, beta, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope, beta)
+        p = [math.exp(-e / t - log_z.item()) for e in (0, 1, 3)]
+        mean, free = -slope.item(), -t * log_z.item()
+        assert entropy_of(p) == pytest.approx((mean - free) / t)
+        listed = ", ".join(f"{q:.4f}" for q in p)
+        cells = (f"{math.exp(log_z.item()):.4f}", listed, f"{mean:.4f}", f"{entropy_of(p):.4f}")
+        assert row_of(f"{t:g}", *cells, minus(free))
+        if t == 1:
+            assert printed(curvature.item())
+    assert printed(math.e)
+    assert printed(1 / (1 + math.exp(2)))  # question 1
+    assert printed(1 / (1 + math.exp(1)))
+
+
+def test_energies_of_two_experts():
+    """notes/07 eq. (7.2) by quadrature, and question 2."""
+    for (a, b, v), (mean, variance) in (((0, 2, 1.0), (1, 0.5)), ((0, 4, 1 / 3), (3, 0.25))):
+        moments = [
+            quad(lambda x, *s: x ** s[0] * density_of(x, s[1]) * density_of(x, *s[2:]), -8, 12, s)[
+                0
+            ]
+            for s in ((k, a, b, v) for k in range(3))
+        ]
+        assert moments[1] / moments[0] == pytest.approx(mean)
+        assert moments[2] / moments[0] - mean**2 == pytest.approx(variance, abs=1e-5)
+        if b == 2:
+            assert printed(moments[0])
+    assert r"= 2 (x - 3)^2 + 6$. So $\mathcal N(3, \frac 1 4)$" in read(ENERGIES)
+    total = quad(lambda x: math.exp(max(0, x) - x * x / 2), -12, 14, points=(0,))[0]
+    assert printed(total)  # question 18
+
+
+def test_energies_and_blind_draws():
+    """notes/07 eqs. (7.11) to (7.14), by counting all pictures of ten pixels."""
+    on = np.array([k.bit_count() for k in range(2**10)])
+    p, q = 0.9**on * 0.1 ** (10 - on), 0.5**10
+    rho, low, high = (p**2 / q).sum(), (q * np.log(q / p)).sum(), (p * np.log(p / q)).sum()
+    assert printed(rho ** (1 / 10), 2)
+    assert f"{rho**2:,.0f}" in read(ENERGIES)
+    assert f"$10^{{{784 / 10 * math.log10(rho):.0f}}}$" in read(ENERGIES)
+    assert printed(low / 10)
+    assert printed(high / 10)
+    assert all(printed(low * n / 10, 1) for n in (20, 784))
+    assert f"$e^{{{high * 78.4:.1f}}}$" in read(ENERGIES)
+    assert f"\\approx 10^{{{784 * math.log10(2):.0f}}}$" in read(ENERGIES)
+    rng, off, stated_errors = np.random.default_rng(0), [], []
+    for _ in range(20):  # a million draws each; weights relative to Z
+        on = rng.binomial(784, 0.5, size=1_000_000)
+        log_w = torch.from_numpy(on * math.log(1.8) + (784 - on) * math.log(0.2))
+        off.append(torch.logsumexp(log_w, 0).item() - math.log(len(log_w)))
+        w = (log_w - log_w.max()).exp()
+        stated_errors.append((w.std() / w.mean() / 1000).item())
+    assert np.mean(off) == pytest.approx(-265, abs=8)
+    assert 5 < np.std(off) < 11
+    assert max(stated_errors) <= 1
+    assert on.max() == pytest.approx(460, abs=16)
+    assert f"{784 * 0.9:.0f}" == "706"
+
+
+def test_energies_follow_data_minus_model():
+    """notes/07 section 4 by autograd, and what the value of the loss says."""
+    e = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    data = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    seen = []
+    for _ in range(2):
+        nll = data @ e + torch.logsumexp(-e, 0)
+        (slope,) = torch.autograd.grad(nll, e)
+        p = (-e).softmax(0).detach()
+        loss = ((data - p) @ e).item()
+        assert loss == pytest.approx(nll.item() - entropy_of(p))
+        assert printed(nll.item())
+        assert printed(loss)
+        seen.append(slope)
+        e = (e - slope).detach().requires_grad_()
+    assert ", ".join(f"{v:.4f}" for v in seen[0].tolist()) in read(ENERGIES)
+    assert ", ".join(f"{v:.4f}" for v in e.add(seen[1]).tolist()) in read(ENERGIES)
+    assert printed(entropy_of(data))
+    theta = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    (-Normal(0.0, theta**-0.5).log_prob(x).mean()).backward()
+    assert f"(2.5 - 1) = {theta.grad.item():.2f}$" in read(ENERGIES)
+
+
+def small_rbm(scale=1.0):
+    """weight, visible_bias, hidden_bias of notes/07 section 5.7, times a scale."""
+    numbers = ([[2.0, -1.0], [1.0, 1.0]], [-1.0, 0.0], [0.0, -1.0])
+    return [scale * torch.tensor(n, dtype=torch.float64) for n in numbers]
+
+
+def joint_of(w, b, c):
+    """exp(-E) of all states, rows v and columns h counted upwards."""
+    hidden = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(c))), dtype=torch.float64)
+    terms = [[v @ w @ h + b @ v + c @ h for h in hidden] for v in PAIRS]
+    return torch.stack([torch.stack(row) for row in terms]).exp()
+
+
+def test_energies_of_sixteen_states():
+    """notes/07 section 5.7: every number from the joint table, a gradient by autograd."""
+    w, b, c = small_rbm()
+    joint = joint_of(w, b, c)
+    z = joint.sum()
+    assert printed(z.item())
+    assert printed(z.log().item())
+    for k, v in enumerate(PAIRS):
+        energies = ", ".join(minus(-f.log().item() + 0.0, 0) for f in joint[k])
+        energies = energies.replace("$-0$", "0")
+        weights = ", ".join(f"{f:.4f}" if f != 1 else "1" for f in joint[k].tolist())
+        inputs = ", ".join(minus(x, 0) for x in (c + v @ w).tolist())
+        total = joint[k].sum().item()
+        cells = (energies, weights, f"{total:.4f}", inputs, minus(-math.log(total)))
+        assert row_of(f"{v[0]:.0f}{v[1]:.0f}", *cells, f"{total / z.item():.4f}")
+    assert ", ".join(f"{f:.4f}" for f in joint.sum(0).tolist()) in read(ENERGIES)
+    assert printed((1 + math.e) ** 2)
+    on = (joint[3, 2] + joint[3, 3]) / joint[3].sum()
+    assert printed(on.item())
+    w.requires_grad_()
+    log_p = joint_of(w, b, c)[3].sum().log() - joint_of(w, b, c).sum().log()
+    (slope,) = torch.autograd.grad(log_p, w)
+    assert printed(slope[0, 0].item())
+    assert printed((on - slope[0, 0]).item())  # the negative phase
+    p = joint.sum(1) / z
+    assert printed((p[3] / (p[1] + p[3])).item())  # question 5
+    assert all(printed(math.log1p(math.exp(x))) for x in (3, -1))
+
+
+def test_energies_of_labels():
+    """notes/07 eqs. (7.30) and (7.31), with the hidden units summed by brute force."""
+    w, _, c = small_rbm()
+    u, d = torch.tensor([[1.0, 0.0], [-1.0, 1.0]]).double(), torch.tensor([0.0, 0.5]).double()
+    v = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    each = [sum(math.exp((v @ w + c + u[y]) @ h + d[y]) for h in PAIRS) for y in (0, 1)]
+    assert all(printed(math.log(f)) for f in each)
+    assert printed(math.log(each[0] / each[1]))
+    assert printed(each[0] / sum(each))
+
+
+def test_energies_one_hidden_unit_raises_one_state():
+    """The proof of universality in notes/07 section 5.4."""
+    wanted = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)), dtype=torch.float64)
+    w, c = 40.0 * (2 * wanted - 1), math.log(5.0) - 40.0 * wanted.sum()
+    factor = 1 + (states @ w + c).exp()
+    raised = (states == wanted).all(1)
+    torch.testing.assert_close(factor, torch.where(raised, 6.0, 1.0).double())
+    assert f"{784 * 500 + 784 + 500:,}".replace(",", "{,}") in read(ENERGIES)
+
+
+def sweep(w, b, c):
+    """The matrix T(v -> v') of a Gibbs step, from the joint table alone."""
+    joint = joint_of(w, b, c)
+    return (joint / joint.sum(1, keepdim=True)) @ (joint / joint.sum(0)).T
+
+
+def test_energies_and_gibbs_chains():
+    """notes/07 section 6.2: stationarity, eigenvalues, distances, and frozen chains."""
+    joint, t = joint_of(*small_rbm()), sweep(*small_rbm())
+    p = joint.sum(1) / joint.sum()
+    torch.testing.assert_close(p @ t, p)
+    torch.testing.assert_close(p[:, None] * t, (p[:, None] * t).T)
+    assert "$(" + ", ".join(f"{x:.4f}" for x in t[0].tolist()) + ")$" in read(ENERGIES)
+    values = sorted(torch.linalg.eigvals(t).abs().tolist(), reverse=True)
+    assert all(printed(value) for value in values[1:])
+    assert values[1] ** 3 < 0.01 < values[1] ** 2
+    q = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    for _ in range(4):
+        assert printed(0.5 * (q - p).abs().sum().item())
+        q = q @ t
+    for omega, steps in ((4, "8.5"), (8, "62.9"), (16, "3,432")):
+        on = 1 / (1 + math.exp(-omega / 2))
+        keep = on**2 + (1 - on) ** 2
+        second = min(np.linalg.eigvals([[keep, 1 - keep], [1 - keep, keep]]).real)
+        assert printed(second)
+        assert f"{math.log(0.01) / math.log(second):,.{1 if omega < 16 else 0}f}" == steps
+        assert steps in read(ENERGIES)
+        if omega == 8:
+            assert printed(keep)
+            assert printed(1 - keep)
+        waiting = f"{1 / (1 - keep):,.{1 if omega < 16 else 0}f}"
+        assert omega == 4 or waiting in read(ENERGIES)  # question 7
+
+
+def ends(w, start, steps):
+    """Where a chain of the RBM with weights w (2,), no biases, is after some steps, (4,)."""
+    t = sweep(w[:, None], torch.zeros(2).double(), torch.zeros(1).double())
+    for _ in range(steps):
+        start = start @ t
+    return start
+
+
+def directions(w, data, steps):
+    """Descent directions at weights w (2,): the likelihood's, and that of CD with some steps."""
+    joint = joint_of(w[:, None], torch.zeros(2).double(), torch.zeros(1).double())
+    on = joint[:, 1] / joint.sum(1)
+    model = joint.sum(1) / joint.sum()
+    after = ends(w, data, steps)
+    return [((data - q) * on) @ PAIRS for q in (model, after)]
+
+
+def test_energies_and_the_bias_of_contrastive_divergence():
+    """notes/07 section 6.3: the table, where CD rests, and that it is no gradient."""
+    data = torch.tensor([0.1, 0.0, 0.0, 0.9], dtype=torch.float64)
+    one = torch.ones(2, dtype=torch.float64)
+    joint = joint_of(one[:, None], torch.zeros(2).double(), torch.zeros(1).double())
+    on, model = joint[:, 1] / joint.sum(1), joint.sum(1) / joint.sum()
+    true, wrong = (g.sum().item() for g in directions(one, data, 1))
+    nll = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    joint = joint_of((one * (1 + nll))[:, None], torch.zeros(2).double(), torch.zeros(1).double())
+    (data @ (joint.sum(1) / joint.sum()).log()).backward()
+    assert true == pytest.approx(nll.grad.item())
+
+    def mean(q):
+        return f"{(q * on * PAIRS.sum(1)).sum().item():.4f}"
+
+    def shares(q):
+        return ", ".join(f"{x:.4f}" for x in (q[0], q[1] + q[2], q[3]))
+
+    assert f"| data, $p_0$ | 0.1, 0, 0.9 | {mean(data)} | |" in read(ENERGIES)
+    assert row_of("model, $p$", shares(model), mean(model), f"{true:.4f}, the gradient")
+    after, name = ends(one, data, 1), "one Gibbs step from the data, $p_1$"
+    assert row_of(name, shares(after), mean(after), f"{wrong:.4f}, CD-1")
+    assert printed((data @ on).item())
+
+    def rest(which, steps):
+        return brentq(lambda a: directions(a * one, data, steps)[which].sum().item(), 0.5, 9)
+
+    best, cd, long = rest(0, 1), rest(1, 1), rest(1, 10)
+    assert long == pytest.approx(best, abs=5e-8)
+    for a in (best, cd):
+        joint = joint_of((a * one)[:, None], torch.zeros(2).double(), torch.zeros(1).double())
+        assert printed(a)
+        assert printed(-(data @ (joint.sum(1) / joint.sum()).log()).item())
+    w = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    for which, crossed in ((0, (0.1315, 0.1315)), (1, (0.0883, 0.1325))):
+        j = torch.autograd.functional.jacobian(lambda w, k=which: directions(w, data, 1)[k], w)
+        assert (j[0, 1].item(), j[1, 0].item()) == pytest.approx(crossed, abs=5e-5)
+        assert all(printed(value) for value in crossed)
+
+
+def test_energies_and_what_contrastive_divergence_drops():
+    """notes/07 eqs. (7.39) to (7.41): the divergences by autograd, the dropped term added."""
+    data = torch.tensor([0.1, 0.2, 0.1, 0.6], dtype=torch.float64)
+    w = torch.tensor([1.5, -0.5], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(2).double(), torch.zeros(1).double()
+    joint = joint_of(w[:, None], *bias)
+    model = joint.sum(1) / joint.sum()
+    for steps in (1, 3):
+        after = ends(w, data, steps)
+        gap = (data * (data / model).log()).sum() - (after * (after / model).log()).sum()
+        assert gap > 0
+        dropped = after @ (after / model).log().detach()
+        both = torch.autograd.grad(gap + dropped, w, retain_graph=True)[0]
+        torch.testing.assert_close(-both, directions(w, data, steps)[1].detach())
+    lag = 0.0
+    for delta in (0.001, 0.0001):
+        for _ in range(5000):
+            lag = 0.99 * (lag + delta)
+        assert printed(lag, 3 if delta == 0.001 else 4)
+
+
+def test_energies_and_the_staircase_is_unbiased():
+    """notes/07 eqs. (7.46) to (7.51) and (7.58) over all paths; the moves mix badly."""
+    w, b, c = small_rbm()
+    u, levels = torch.tensor([0.5, -0.3], dtype=torch.float64), (0.0, 0.3, 0.6, 1.0)
+
+    def unnormalised(beta):  # eq. (7.54), by the sum over h
+        return joint_of(beta * w, (1 - beta) * u + beta * b, beta * c).sum(1)
+
+    f = [unnormalised(beta) for beta in levels]
+    base = 2 * math.log(2) + torch.log1p(u.exp()).sum()
+    assert f[0].sum().log().item() == pytest.approx(base.item())  # eq. (7.55)
+    moves = []
+    for fk in f:  # Metropolis with one bit proposed: few moves, the right stationary law
+        t = torch.zeros(4, 4, dtype=torch.float64)
+        for i, j in itertools.permutations(range(4), 2):
+            if (PAIRS[i] != PAIRS[j]).sum() == 1:
+                t[i, j] = 0.1 * min(1.0, (fk[j] / fk[i]).item())
+        moves.append(t + torch.diag(1 - t.sum(1)))
+    truth, forward, backward, typical, apart = f[-1].sum() / f[0].sum(), 0.0, 0.0, 0.0, 0.0
+    for path in itertools.product(range(4), repeat=3):
+        q, r = f[0][path[0]] / f[0].sum(), f[-1][path[-1]] / f[-1].sum()
+        for k in (1, 2):
+            i, j = path[k - 1], path[k]
+            q, r = q * moves[k][i, j], r * f[k][i] * moves[k][i, j] / f[k][j]
+        if q == 0:
+            assert r == 0
+            continue
+        weight = math.prod(f[k][path[k - 1]] / f[k - 1][path[k - 1]] for k in (1, 2, 3))
+        forward, backward = forward + q * weight, backward + r / weight
+        typical, apart = typical + q * weight.log(), apart + q * (q / r).log()
+    assert forward.item() == pytest.approx(truth.item())
+    assert backward.item() == pytest.approx(1 / truth.item())
+    assert (truth.log() - typical).item() == pytest.approx(apart.item())
+
+
+def test_energies_and_the_gaussian_that_moves():
+    """notes/07 eq. (7.53): one integral for each step of the staircase; question 9."""
+    m = 4.0
+    for k in (1, 4, 16, 100):
+        step = m / k
+        rho = quad(lambda x, s=step: norm.pdf(x, s) ** 2 / norm.pdf(x), -9, 9 + 2 * m)[0] ** k
+        apart = k * norm.expect(lambda x, s=step: norm.logpdf(x) - norm.logpdf(x, s))
+        scatter = k * norm.expect(lambda x, s=step: (s * x) ** 2)
+        assert apart == pytest.approx(scatter / 2)
+        name = "1, plain importance sampling" if k == 1 else str(k)
+        said = f"{rho:,.0f}" if k == 1 else f"{rho:.4f}"
+        assert row_of(name, f"$-{apart:g}$", f"{scatter:g}", said)
+    assert 784 * norm.expect(lambda x: (0.5 * x) ** 2) == pytest.approx(196)
+    assert "196 / K$, so $K = 196$" in read(ENERGIES)
+    assert printed(math.sqrt((math.e - 1) / 100))
+    assert printed(math.log(100), 2)
+
+
+def test_energies_and_the_error_of_log_z():
+    """notes/07 eq. (7.56) by the definition of a standard error, and by resampling."""
+    weights = np.exp([0.0, 1.0, 2.0, -1.0])
+    assert printed(weights.sum())
+    assert printed(weights.mean())
+    assert printed(math.log(weights.mean()))
+    error = weights.std(ddof=1) / math.sqrt(4) / weights.mean()
+    assert printed(error)
+    ess = weights.sum() ** 2 / (weights**2).sum()
+    assert printed(ess)
+    assert error == pytest.approx(math.sqrt((4 / ess - 1) / 3))
+    rng = np.random.default_rng(0)
+    small = rng.lognormal(0, 0.3, size=(20_000, 50))  # 20,000 experiments of 50 chains each
+    stated_error = small.std(1, ddof=1) / math.sqrt(50) / small.mean(1)
+    off = np.log(small.mean(1)) - 0.3**2 / 2
+    assert (np.abs(off) < 1.96 * stated_error).mean() == pytest.approx(0.95, abs=0.02)
+    off = np.log(rng.lognormal(0, 0.5, size=(50_000, 20)).mean(1)) - 0.5**2 / 2
+    assert off.mean() == pytest.approx(-np.expm1(0.5**2) / (2 * 20), rel=0.3)  # eq. (7.44)
+    rest = math.log(2) + math.log1p(math.e) + math.log1p(math.exp(2))  # question 4
+    states = itertools.product((0, 1), repeat=3)
+    assert math.log(sum(math.exp(b + 2 * h) for _, b, h in states)) == pytest.approx(rest)
+    assert all(printed(x) for x in (math.log1p(math.e), math.log1p(math.exp(2)), rest))
+    for low in (451.2, 452.9):  # question 10
+        assert printed(360 - low, 1)
+    assert printed(-3.1 + 9 / 2, 1)  # question 11
+
+
+def stays(a, s2=1.0, noise=None):
+    """The variance that stays in Langevin steps on N(0, s2), by iterating."""
+    v, noise = s2, a if noise is None else noise
+    for _ in range(200_000):
+        v = (1 - a / (2 * s2)) ** 2 * v + noise
+    return v
+
+
+def test_energies_and_langevin_steps():
+    """notes/07 section 8: the bias of a step, two directions, passes, and a temperature."""
+    assert all(printed(stays(a)) for a in (0.1, 0.5))
+    assert "2 for $a = 2$, 40 for $a = 3.9$" in read(ENERGIES)
+    assert [stays(2.0), stays(3.9)] == pytest.approx([2, 40])
+    assert printed(stays(1.0))
+    assert printed(stays(1.0, 100.0), 2)
+    assert math.log(1 / math.e) / math.log(1 - 1 / 200) == pytest.approx(200, abs=1)
+    assert printed(1 - 1 / 200, 3)
+    assert stays(0.02, 0.01) == pytest.approx(0.02)  # question 12
+    passes, factors = [], []
+    for m in (2, 3, 4, 5):
+        height = [-math.log(0.5 * (norm.pdf(x, m) + norm.pdf(x, -m))) for x in (0, m)]
+        passes.append(f"{height[0] - height[1]:.2f}")
+        factors.append(math.exp(height[0] - height[1]))
+    assert f"{', '.join(passes[:3])} and {passes[3]} nats" in read(ENERGIES)
+    assert f"a factor of {factors[0]:.1f} to one of {factors[3]:,.0f}" in read(ENERGIES)
+    cold = stays(0.4, 1.0, noise=0.1**2)  # eq. (7.67): E / T with the step T a
+    t = 0.1**2 / 0.4
+    assert cold == pytest.approx(stays(0.4 * t, t))
+    assert f"{0.005**2 / 20 * 1e6:.2f} \\cdot 10^{{-6}}" in read(ENERGIES)
+    assert f"{0.01**2 / 2 * 1e5:.0f} \\cdot 10^{{-5}}" in read(ENERGIES)  # question 13
+    old = sum(0.05 * 0.95 ** (n - 1) for n in range(61, 5000))
+    assert printed(old)
+    life = sum(n * 0.05 * 0.95 ** (n - 1) for n in range(1, 5000))
+    assert f"${life:.0f} \\cdot 10 = {10 * life:.0f}$" in read(ENERGIES)
+    gaps = [
+        minimize_scalar(lambda e, g=gamma: -e + g * e * e).x
+        - minimize_scalar(lambda e, g=gamma: e + g * e * e).x
+        for gamma in (0.1, 0.01)  # eq. (7.70)
+    ]
+    said = f"allows for a gap of {gaps[0]:.0f}, $\\gamma = 0.01$ for one of {gaps[1]:.0f}"
+    assert said in read(ENERGIES)
+
+
+def two_groups(x, share, m, t=0.0):
+    """Density and score of Gaussians of variance 1 + t at -m (with this share) and m."""
+    x = torch.as_tensor(x, dtype=torch.float64).requires_grad_()
+    parts = Normal(torch.tensor([-m, m]).double(), math.sqrt(1 + t)).log_prob(x[:, None])
+    log_p = torch.logsumexp(parts + torch.tensor([share, 1 - share]).double().log(), 1)
+    return log_p.detach().exp(), torch.autograd.grad(log_p.sum(), x)[0]
+
+
+def test_energies_and_scores():
+    """notes/07 section 10: fits by hand, where it fails, blindness, and all levels together."""
+    x = np.array([1.0, -1.0, 2.0, -2.0])
+    best = minimize_scalar(lambda a: np.mean(0.5 * (a * x) ** 2 - a)).x
+    assert best == pytest.approx(0.4)
+    assert r"smallest at $\theta = 0.4$" in read(ENERGIES)
+    for theta in (0.5, 1.0, 2.0):  # the exponential density and its boundary term
+        right = quad(lambda x, a=theta: math.exp(-x) * 0.5 * (-1 + a) ** 2, 0, 50)[0]
+        assert right == pytest.approx(0.5 * theta**2 - theta + 0.5)
+    for sigma in (0.5, 0.1):  # eq. (7.75)
+        learned = Normal(0.0, math.sqrt(0.25 + sigma**2))
+        assert printed(kl_divergence(Normal(0.0, 0.5), learned).item())
+    for m in (1, 2, 3, 4, 5):
+        grid = np.linspace(-m - 9, m + 9, 40_001)
+        (p, s), (q, r) = (two_groups(grid, share, m) for share in (0.5, 0.9))
+        kl, fisher = (
+            (p * f).sum() * (grid[1] - grid[0]) for f in ((p / q).log(), (s - r) ** 2 / 2)
+        )
+        said = f"{fisher:.4f}" if m < 5 else f"{fisher:.6f}"
+        assert row_of(str(m), f"{kl:.4f}", said)
+    levels = np.concatenate([np.linspace(0, 20, 401), np.geomspace(20, 1e5, 300)[1:]])
+    gaps = []
+    for t in levels:
+        width = math.sqrt(1 + t)
+        grid = np.linspace(-4 - 9 * width, 4 + 9 * width, 4001)
+        (p, s), (_, r) = (two_groups(grid, share, 4, t) for share in (0.5, 0.9))
+        gaps.append(((p * (s - r) ** 2).sum() / 2 * (grid[1] - grid[0])).item())
+    whole = np.trapezoid(gaps, levels)
+    assert whole == pytest.approx(0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), abs=1e-4)
+    assert printed(whole)
+    assert all(printed(gaps[k]) for k in (20, 60))  # t = 1 and t = 3
+    pulled = two_groups([0.5], 0.5, 1.0, 0.25 - 1)[1].item()  # question 14
+    assert printed(pulled)
+    assert printed(math.tanh(2))
+
+
+def test_energies_in_pairs():
+    """notes/07 eq. (7.76): noise at +eps and -eps for the score -x^3, as sigma shrinks."""
+    x, eps = 0.7, 1.3
+    limit = 0.5 * x**6 - 3 * x**2 * eps**2
+    for sigma in (1e-2, 1e-3):
+        terms = [0.5 * (-sigma * (x + sigma * e) ** 3 + e) ** 2 for e in (eps, -eps)]
+        assert (np.mean(terms) - 0.5 * eps**2) / sigma**2 == pytest.approx(limit, abs=20 * sigma**2)
+
+
+def test_energies_without_training():
+    """The anchors of notes/07 section 14.2, as means over the draws of black and white."""
+    data = utils.load_images("mnist5k")
+    train, test = (x.double().flatten(1) for x in (data.train, data.test))
+    half = torch.full_like(test[0], 0.5)
+    means = train.mean(0).clamp(1e-3, 1 - 1e-3)
+    cost = partial(torch.nn.functional.binary_cross_entropy, reduction="sum")
+    for p, places in ((half, 1), (means, 2)):
+        assert printed(cost(p.expand_as(test), test).item() / len(test), places)
+    assert printed(cost(test, test).item() / len(test), 2)
+
+
+def nce_loss(m, shift=0.0):
+    """notes/07 eq. (7.82) for data N(m, 1), noise N(0, 1), log-ratio off by a constant."""
+    x = np.linspace(-12, m + 12, 40_001)
+    ratio = norm.logpdf(x, m) - norm.logpdf(x) + shift
+    terms = norm.pdf(x, m) * np.logaddexp(0, -ratio) + norm.pdf(x) * np.logaddexp(0, ratio)
+    return terms.sum() * (x[1] - x[0])
+
+
+def test_energies_and_noise():
+    """notes/07 section 11 by direct minimisation, autograd and quadrature."""
+    p, q = torch.tensor([0.8, 0.2]).double(), torch.tensor([0.5, 0.5]).double()
+    ratio = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([ratio], max_iter=100, tolerance_grad=1e-12)
+    softplus = torch.nn.functional.softplus
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p @ softplus(-ratio) + q @ softplus(ratio)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert all(printed(v) for v in (*ratio.tolist(), *ratio.sigmoid().tolist(), closure().item()))
+    x, data = torch.arange(3).double(), torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    table = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+    for nu in (1, 10, 100):
+        theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        logit = table + theta * x + math.log(3 / nu)  # psi is a number of its own
+        loss = data @ softplus(-logit) + nu * softplus(logit).mean()
+        assert printed(-torch.autograd.grad(loss, theta)[0].item(), 5)
+    assert data @ x - table.exp() @ x == pytest.approx(0.6)
+    for m, places in ((0, 4), (2, 4), (4, 4), (8, 5)):
+        cost = nce_loss(m, 1.0) - nce_loss(m)
+        assert row_of(str(m), f"{nce_loss(m):.4f}", f"{cost:.{places}f}")
+
+
+def test_energies_that_remember():
+    """notes/07 eqs. (7.88) and (7.89), and question 15."""
+
+    def energy(x, beta=2.0):
+        return 0.5 * x**2 - torch.logsumexp(torch.stack([beta * x, -beta * x]), 0) / beta
+
+    def step(x):
+        x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        return (x - torch.autograd.grad(energy(x), x)[0]).item()
+
+    x = step(0.5)
+    assert printed(x)
+    for _ in range(60):
+        x = step(x)
+    assert printed(x)
+    w, v = torch.tensor([0.7, -0.4]).double(), torch.tensor([1.0, 1.0]).double()
+    total = quad(lambda h: math.exp(-0.5 * h * h + (v @ w).item() * h), -12, 12)[0]
+    assert -math.log(total) == pytest.approx(
+        -0.5 * (v @ w).item() ** 2 - 0.5 * math.log(2 * math.pi)
+    )
+    grid = np.linspace(-14, 16, 6001)
+    late, early = norm.pdf(grid, 1, math.sqrt(1.5)), norm.pdf(grid, 0, math.sqrt(2))
+    early = early * norm.pdf(grid, 2, math.sqrt(2))
+    kernel = norm.pdf(np.linspace(-15, 15, 6001)) * (grid[1] - grid[0])
+    product = norm.pdf(grid) * norm.pdf(grid, 2)
+    noised = np.convolve(product / product.sum(), kernel, mode="same")
+    variances = [
+        np.average((grid - np.average(grid, weights=f)) ** 2, weights=f)
+        for f in (late, noised, early)
+    ]
+    assert variances == pytest.approx([1.5, 1.5, 1.0], abs=1e-3)
+    j = torch.tensor([[2.0, 1.0], [1.0, 3.0]])  # question 16
+    signs = [torch.tensor(z) for z in itertools.product((-1.0, 1.0), repeat=2)]
+    assert sorted((z @ j @ z).item() for z in signs) == [3, 3, 7, 7]
+    assert printed(math.sqrt(784 / 2), 1)
+
+
+def value_of(formula):
+    """The value of a formula of plain numbers, or None if it has anything else in it."""
+    for said, meant in (
+        (r"\\frac (\d) (\d)", r"(\1/\2)"),
+        (r"\\frac\{([^{}]+)\}\{([^{}]+)\}", r"((\1)/(\2))"),
+        (r"\\sqrt\{([^{}]+)\}", r"math.sqrt(\1)"),
+        (r"\\mathrm\{sigmoid\}\(([^()]+)\)", r"(1/(1+math.exp(-(\1))))"),
+        (r"\\mathrm\{softplus\}\(([^()]+)\)", r"math.log1p(math.exp(\1))"),
+        (r"\\(tanh|log) ([\d.]+)", r"math.\1(\2)"),
+        (r"\be\^\{?([\d.]+)\}?", r"math.exp(\1)"),
+        (r"\^\{?(-?[\d.]+)\}?", r"**\1"),
+        (r"\{,\}", ""),
+        (r"\\cdot", "*"),
+    ):
+        formula = re.sub(said, meant, formula)
+    names = set(re.findall(r"[a-zA-Z\\]\w*", formula))
+    if names <= {"math", "sqrt", "exp", "log", "log1p", "tanh"} and re.search(r"\d", formula):
+        try:
+            return eval(formula.strip(), {"math": math, "__builtins__": {}})
+        except (SyntaxError, TypeError):  # half a formula, or vectors
+            return None
+    return None
+
+
+def test_energies_add_up():
+    """Both sides of every equation of plain numbers in notes/07, to one unit of the last digit."""
+    checked = 0
+    for formula in INLINE.findall(DISPLAY.sub("", without_code(read(ENERGIES)))):
+        for left, right in itertools.pairwise(formula.split("=")):
+            a, b = value_of(left), value_of(right)
+            if isinstance(a, int | float) and isinstance(b, int | float):
+                digits = min(len(s.strip().partition(".")[2]) or 9 for s in (left, right))
+                assert a == pytest.approx(b, rel=1e-6, abs=1.5 * 10 ** -min(digits, 4)), formula
+                checked += 1
+    assert checked > 25
