@@ -239,16 +239,23 @@ def log_partition_exact(rbm: RBM, rows: int = 4096) -> Tensor:
     return torch.logsumexp(torch.stack(total), dim=0)
 
 
+def visible_bias(v: Tensor, num_classes: int) -> Tensor:
+    """Biases (V,) with which units that have no weights are on as often as in v (N, V)."""
+    on = v.mean(dim=0).clamp(1e-3, 1 - 1e-3)  # a pixel that never was on might be some day
+    pixels, label = on.tensor_split((v.shape[1] - num_classes,))
+    return torch.cat([pixels.logit(), label.log()])
+
+
 def base_model(v: Tensor, rbm: RBM) -> tuple[RBM, float]:
     """An RBM like `rbm` without weights, whose units are on as often as in v, and its log Z.
 
     Its pixels are independent, so its log Z is known and its samples cost nothing.
     notes/07 eq. (7.55).
     """
-    pixels, label = v.mean(dim=0).clamp(1e-3, 1 - 1e-3).tensor_split((rbm.pixels,))
-    visible_bias = torch.cat([pixels.logit(), label.log()])
-    nothing = torch.zeros_like(rbm.weight), visible_bias, torch.zeros_like(rbm.hidden_bias)
-    base = RBM(*(t.to(rbm.weight) for t in nothing), rbm.num_classes)
+    bias = visible_bias(v, rbm.num_classes).to(rbm.weight)
+    base = RBM(
+        torch.zeros_like(rbm.weight), bias, torch.zeros_like(rbm.hidden_bias), rbm.num_classes
+    )
     hidden = len(rbm.hidden_bias) * math.log(2)
     return base, base.visible_log_partition(base.visible_bias.double()[None]).item() + hidden
 
@@ -333,8 +340,8 @@ class ReplayBuffer(nn.Module):
     """The states of many chains, which go on where they ended when they were last drawn.
 
     A share of those drawn starts anew at `fresh(n)`, so that ways from noise stay known; notes/07
-    eq. (7.69). Tieleman
-    (2008), ICML, persistent contrastive divergence; Du & Mordatch (2019), arXiv:1903.08689.
+    eq. (7.69). Tieleman (2008), Training restricted Boltzmann machines using approximations to the
+    likelihood gradient, ICML; with a share of new ones Du & Mordatch (2019), arXiv:1903.08689.
     """
 
     states: Tensor
@@ -370,6 +377,9 @@ def train_with_samples(
 ) -> nn.Module:
     """Minimise -log p by its gradient, data minus model, the model's part from short chains.
 
+    They start at the data (cd), where they last ended (pcd) or at noise (short-run); notes/07 eq.
+    (7.16), (7.37).
+
     Args:
         data: Examples, and their labels if they have any.
         prepare: From a batch (x, y) to what the energy takes.
@@ -389,15 +399,15 @@ def train_with_samples(
         for group in optimizer.param_groups:
             group["lr"] = run.trapezoid(config.lr)
         x = prepare(x, y)
-        index, start = chains.draw(len(x))  # pcd: they go on where they were left
-        if config.training == "cd":
-            start = x
-        elif config.training == "short-run":
-            start = fresh(len(x)).to(x)
+        if config.training == "pcd":
+            index, start = chains.draw(len(x))
+        else:
+            start = x if config.training == "cd" else fresh(len(x)).to(x)
         with run.autocast():
             x_model = walk(model, start)
             real, fake = net(torch.cat([x, x_model])).chunk(2)
-        chains.put_back(index, x_model)
+        if config.training == "pcd":
+            chains.put_back(index, x_model)
         loss = contrastive_loss(real, fake, config.energy_penalty)
         optimizer.zero_grad()
         loss.backward()
@@ -575,10 +585,8 @@ def show_chains(states: dict[int, Tensor], run: utils.Run) -> None:
 
 def build_rbm(v: Tensor, hidden: int, num_classes: int) -> RBM:
     """An RBM that knows how often each unit is on, v (N, V), and has weights near 0."""
-    on = v.mean(dim=0).clamp(1e-3, 1 - 1e-3)
     weight = 0.01 * torch.randn(v.shape[1], hidden)
-    pixels, label = on.tensor_split((v.shape[1] - num_classes,))
-    return RBM(weight, torch.cat([pixels.logit(), label.log()]), torch.zeros(hidden), num_classes)
+    return RBM(weight, visible_bias(v, num_classes), torch.zeros(hidden), num_classes)
 
 
 def free_energies(rbm: RBM, x: Tensor) -> Tensor:
@@ -689,9 +697,9 @@ def boltzmann_machine(config: Config, run: utils.Run) -> None:
     rbm = build_rbm(v, config.hidden, num_classes).to(run.device)
     base, _ = base_model(v, rbm)
     fresh = partial(draw_base, base)
-    groups = {"params": [rbm.weight], "weight_decay": config.weight_decay}
-    groups = [groups, {"params": [rbm.visible_bias, rbm.hidden_bias]}]
-    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.5)
+    decayed = {"params": [rbm.weight], "weight_decay": config.weight_decay}
+    biases = {"params": [rbm.visible_bias, rbm.hidden_bias]}
+    optimizer = torch.optim.SGD([decayed, biases], lr=config.lr, momentum=0.5)
     walk = partial(gibbs, steps=config.gibbs_steps)
     how = {"prepare": prepare, "fresh": fresh, "walk": walk, "picture": picture, "run": run}
     rbm = train_with_samples(rbm, optimizer, (data.train, data.train_labels), **how)

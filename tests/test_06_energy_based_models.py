@@ -1537,7 +1537,7 @@ def test_main_writes_a_whole_run_of_an_rbm(labels, tmp_path, monkeypatch, drawn)
     )
     flags = {"labels": labels, "hidden": 6, "num_samples": 40, "dataset": "digits"} | SMALL
     flags |= {"gibbs_steps": 3, "training": "pcd" if labels else "cd", "lr": 0.1}
-    energy.main(Config(out=tmp_path, **flags))
+    energy.main(Config(out=tmp_path, weight_decay=0.002, **flags))
     written = {p.name for p in tmp_path.iterdir()}
     assert written >= FILES | OF_RBM | ({"classes.png"} if labels else set())
     metrics, state = finished(tmp_path)
@@ -1565,6 +1565,10 @@ def test_main_writes_a_whole_run_of_an_rbm(labels, tmp_path, monkeypatch, drawn)
         right = (free.argmin(dim=1) == data.test_labels).double().mean().item()
         assert metrics["test_accuracy_by_free_energy"] == pytest.approx(right, abs=0.006)
     assert ("test_accuracy_by_free_energy" in metrics) == labels
+    pulled, free = state["optimizer"]["param_groups"]
+    assert (pulled["weight_decay"], free["weight_decay"]) == (0.002, 0)  # the weights, no bias
+    assert (len(pulled["params"]), len(free["params"])) == (1, 2)
+    assert state["optimizer"]["state"][0]["momentum_buffer"].shape == rbm.weight.shape
     # chains
     assert walked.count(3) >= 32  # in training, between any two updates
     assert (state["chains"]["states"].unique() == torch.tensor([0.0, 1.0])).all()
@@ -1765,6 +1769,8 @@ def test_every_combination_of_model_and_training():
         ({"ais_chains": 1}, "--ais-chains: expected a finite number of at least 2"),
         ({"ais_temperatures": 0}, "--ais-temperatures: expected a finite number of at least 1"),
         ({"energy_penalty": -0.1}, "--energy-penalty: expected a finite number of at least 0"),
+        ({"weight_decay": -0.1}, "--weight-decay: expected a finite number of at least 0"),
+        ({"ema": 1.0}, "--ema: expected a finite number of at least 0 and below 1"),
         ({"restart": 1.0}, "--restart: expected a finite number of at least 0 and below 1"),
         ({"restart": -0.1}, "--restart: expected a finite number of at least 0 and below 1"),
         ({"clip": 0.0}, "--clip: expected a finite number above 0"),
@@ -1790,7 +1796,7 @@ def test_impossible_values_are_refused(flags, said):
     "flags",
     [
         {"hidden": 1, "gibbs_steps": 1, "sampling_steps": 1, "chains": 64, "restart": 0.0},
-        {"ais_chains": 2, "ais_temperatures": 1},
+        {"ais_chains": 2, "ais_temperatures": 1, "ema": 0.0, "weight_decay": 0.0},
         {"model": "conv", "sigma": 0.0, "temperature": 0.0, "energy_penalty": 0.0, "width": 1},
         {"model": "score", "training": "ssm", "sigma": 0.0, "langevin_steps": 1},
     ],
