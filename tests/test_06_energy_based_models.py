@@ -1375,10 +1375,11 @@ def test_the_energy_of_a_picture_is_its_own():
     model = shaken(energy.ConvEnergy((1, 8, 8), 4), 0.1)
     x = torch.rand(6, 1, 8, 8, dtype=torch.float64)
     order = torch.tensor([3, 1, 4, 0, 2, 5])
-    for mode in (model.train(), model.eval()):
-        close(mode(x)[order], mode(x[order]))
-        close(mode(x)[:1], mode(x[:1]))
-    assert mode(x).std() > 1e-3
+    for training in (True, False):
+        model.train(training)
+        close(model(x)[order], model(x[order]))
+        close(model(x)[:1], model(x[:1]))
+    assert model(x).std() > 1e-3
     moved = x.clone()
     moved[1:] = 0
     close(model(moved)[0], model(x)[0])
@@ -1527,7 +1528,8 @@ def black_and_white(monkeypatch):
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_main_writes_a_whole_run_of_an_rbm(labels, tmp_path, monkeypatch, drawn):
-    data, clamped, walked = black_and_white(monkeypatch), [], []
+    data, clamped, walked, loop = black_and_white(monkeypatch), [], [], {}
+    watch(monkeypatch, "train_with_samples", lambda *_, **how: loop.update(how))
     watch(
         monkeypatch,
         "gibbs",
@@ -1578,6 +1580,15 @@ def test_main_writes_a_whole_run_of_an_rbm(labels, tmp_path, monkeypatch, drawn)
     assert samples.min() >= 0
     assert samples.max() <= 1
     assert len(np.unique(samples)) > 100  # means, not draws
+    v = loop["prepare"](data.test, data.test_labels)
+    assert torch.equal(v[:, :64], data.test.flatten(1))
+    assert v.shape == (200, 64 + K)
+    if labels:
+        assert torch.equal(v[:, 64:].argmax(dim=1), data.test_labels)
+        assert (v[:, 64:].sum(dim=1) == 1).all()
+    new = loop["fresh"](2000)  # independent units with the margins of the data
+    margins = loop["prepare"](data.train, data.train_labels).mean(dim=0)
+    close(new.mean(dim=0), margins, atol=ROOM * 0.5 / math.sqrt(2000), rtol=0)
     # pictures
     assert drawn["filters.png"].shape == (6, 1, 8, 8)
     order = rbm.weight.norm(dim=0).argsort(descending=True)
@@ -1611,7 +1622,8 @@ def test_main_writes_a_whole_run_of_an_rbm(labels, tmp_path, monkeypatch, drawn)
 
 
 def test_main_writes_a_whole_run_of_a_deep_energy(tmp_path, monkeypatch, drawn):
-    calls, energies = [], []
+    calls, energies, loop = [], [], {}
+    watch(monkeypatch, "train_with_samples", lambda *_, **how: loop.update(how))
     watch(
         monkeypatch,
         "langevin",
@@ -1643,11 +1655,23 @@ def test_main_writes_a_whole_run_of_a_deep_energy(tmp_path, monkeypatch, drawn):
             mean = model(x[:1000]).mean().item()
             assert metrics[f"energy_{name}"] == pytest.approx(mean, abs=1e-5)
     assert sum(c[1] for c in calls[33:]) >= 9
+    grey = torch.full((500, 1, 8, 8), 0.5)
+    noisy, new = loop["prepare"](grey, None), loop["fresh"](500)
+    assert (noisy - grey).std().item() == pytest.approx(0.05, rel=0.05)
+    assert 0 == loop["prepare"](0 * grey, None).min() < loop["prepare"](0 * grey, None).max()
+    assert loop["prepare"](2 * grey, None).max() == 1
+    assert new.shape == grey.shape
+    assert (new.min() >= 0) & (new.max() <= 1)
+    assert new.var().item() == pytest.approx(1 / 12, rel=0.05)
 
 
 @pytest.mark.parametrize("training", ["dsm", "nce", "pcd"])
 def test_main_writes_a_whole_run_of_points(training, tmp_path, monkeypatch, drawn):
+    calls, loop = [], {}
+    watch(monkeypatch, "train_with_samples", lambda *_, **how: loop.update(how))
+    watch(monkeypatch, "langevin", lambda _, x, *how: calls.append((len(x), *how)))
     flags = {"model": "score", "dataset": "ring", "training": training, "width": 8} | SMALL
+    flags |= {"step_size": 0.02, "temperature": 0.7, "langevin_steps": 3}
     energy.main(Config(out=tmp_path, num_samples=300, sampling_steps=30, **flags))
     assert {p.name for p in tmp_path.iterdir()} >= FILES | OF_PLANE
     metrics, state = finished(tmp_path)
@@ -1660,6 +1684,14 @@ def test_main_writes_a_whole_run_of_points(training, tmp_path, monkeypatch, draw
     assert ("log_partition_learned_nats" in metrics) == (training == "nce")
     assert np.load(tmp_path / "samples.npy").shape == (256, 2)
     assert ("chains" in state) == (training == "pcd")
+    assert {c[2:] for c in calls} == {(0.02, 0.7)}
+    assert (256, 30, 0.02, 0.7) in calls  # the samples
+    if training == "pcd":
+        assert calls[0] == (32, 3, 0.02, 0.7)
+        assert torch.equal(loop["prepare"](torch.ones(5, 2), None), torch.ones(5, 2))
+        x_low, x_high, _, _ = density.bounds
+        new = loop["fresh"](5000)
+        assert new.std().item() == pytest.approx((x_high - x_low) / 4, rel=0.1)
     # the density that was drawn integrates to one, and is that of the checkpoint
     log_p = drawn["density.png"][training]
     reach = 30.0
@@ -1685,11 +1717,17 @@ def test_main_writes_a_whole_run_of_points(training, tmp_path, monkeypatch, draw
 def test_every_picture_can_really_be_drawn(flags, tmp_path, monkeypatch):
     """And in bfloat16."""
     monkeypatch.setattr(sys.modules["code_examples.utils.run"], "LOOKS", 3)
+    seen = []
+    watch(monkeypatch, "free_energies", lambda rbm, x: seen.append(x))
+    watch(monkeypatch, "base_model", lambda v, rbm: seen.append(v))
     flags = SMALL | {"precision": "bf16", "num_samples": 20, "width": 8} | flags
     energy.main(Config(out=tmp_path, **flags))
     written = {p.name for p in tmp_path.iterdir() if p.stat().st_size > 0}
     assert written >= FILES | (OF_RBM | {"classes.png"} if flags["model"] == "rbm" else OF_PLANE)
     finished(tmp_path)
+    assert len(seen) == (4 if flags["model"] == "rbm" else 0)
+    for x in seen:  # an RBM only ever sees black and white
+        assert x.unique().tolist() == [0, 1]
 
 
 def test_coloured_pictures_are_for_the_deep_energy(tmp_path, monkeypatch):

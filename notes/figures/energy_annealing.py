@@ -7,7 +7,7 @@ Writes:  energy_annealing.png
 An RBM of 20 hidden units is trained for 20 seconds; log Z is summed over its 2^20 hidden states,
 from which exact samples for the way back are drawn, too. Then many estimates: first ten with the
 chapter's interval each, then at several numbers of levels how far they are off, how far they say
-that they are off, and how many intervals of 95% hold the truth. About 6 minutes on two CPU cores.
+that they are off, and how many intervals of 95% hold the truth. About 10 minutes on two CPU cores.
 """
 
 import time

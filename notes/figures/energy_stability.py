@@ -5,10 +5,11 @@ Run:     python -m notes.figures.energy_stability
          python -m notes.figures.energy_stability --reuse    # runs that are there are not repeated
 Writes:  energy_stability.png, energy_instability.png
 
-Each run trains for the same time with one choice of the default `--model conv` changed; the last
-has lost penalty, clipping and noise together and learns at ten times the rate, so that it shows
-what going wrong looks like. Beside each stands what plain rules read from its history: `diagnose`.
-About 16 minutes on two CPU cores.
+Each run trains for the same time with one choice of the default `--model conv` changed. The last
+two have lost penalty, clipping and noise together and learn at ten times the rate, and the very
+last takes one Langevin step where the default takes ten, so that its chains cannot keep up and it
+shows what going wrong looks like. Beside each stands what plain rules read from its history and
+from the spread of its energies: `diagnose`. About 20 minutes on two CPU cores.
 """
 
 import json
@@ -27,6 +28,7 @@ HERE = Path(__file__).parent
 DEFAULT = energy.DEFAULTS["conv"]
 STRONG = 1.0  # nats; a gap that chains which keep up do not have
 NO_CLIP = 1e9  # longer than any gradient
+BARE = {"energy_penalty": 0.0, "clip": NO_CLIP, "sigma": 0.0, "lr": 10 * DEFAULT["lr"]}
 ROWS = {  # what is changed
     "default": {},
     "no penalty": {"energy_penalty": 0.0},
@@ -37,7 +39,9 @@ ROWS = {  # what is changed
     "short-run": {"training": "short-run"},
     "warmer x 1,000": {"temperature": 1000 * DEFAULT["temperature"]},
     "no average": {"ema": 0.0},
-    "unstable": {"energy_penalty": 0.0, "clip": NO_CLIP, "sigma": 0.0, "lr": 10 * DEFAULT["lr"]},
+    "1 Langevin step": {"langevin_steps": 1},
+    "no measures": BARE,
+    "unstable": BARE | {"langevin_steps": 1},
 }
 
 
@@ -77,6 +81,7 @@ def train(config: Config, name: str) -> dict:
         failed = f"step {run.step}: " + str(error).split(" at step")[0].split(":")[0]
     metrics = folder / "metrics.json"
     result = {
+        "spread": spread(folder, chapter),
         "history": run.rows,
         "frames": run.frames,
         "labels": run.labels,
@@ -87,6 +92,17 @@ def train(config: Config, name: str) -> dict:
     }
     torch.save(result, kept)
     return result
+
+
+def spread(folder: Path, chapter: energy.Config) -> float:
+    """Standard deviation of the energies of test pictures, noise and black pages together."""
+    data = utils.load_images(chapter.dataset, chapter.data_root, quick=chapter.quick)
+    state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model = energy.ConvEnergy(data.image_shape, chapter.width)
+    model.load_state_dict(state["objects"]["ema"])
+    x = data.test[:500]
+    x = torch.cat([x, torch.rand_like(x), torch.zeros_like(x)])
+    return utils.in_parts(model, model, x)[0].std().item()
 
 
 def last(rows: list[dict], key: str, share: float = 0.2) -> float:
@@ -114,7 +130,7 @@ def diagnose(result: dict) -> str:
     early = [r["grad_norm"] for r in rows[: max(1, len(rows) // 5)]]
     if last(rows, "grad_norm") > 100 * sorted(early)[len(early) // 2]:
         said.append("gradients explode")
-    if largest(rows) < 0.05 and abs(gap) < 0.005:
+    if result["spread"] < 0.01 * max(1.0, largest(rows)) and abs(gap) < STRONG:
         said.append("all energies equal: nothing learned")
     elif result["penalty"] and gap > 0.8 / result["penalty"]:
         said.append("gap near 1 / penalty: only the penalty holds it")
@@ -143,7 +159,7 @@ def draw(results: dict[str, dict], config: Config) -> None:
         panels,
         config.figures / "energy_stability.png",
         xlabel="step",
-        title="Energy of samples minus that of data, nats; length of the gradient of all weights",
+        title="Energy of samples minus that of data, nats; length of the weights' gradient",
         logy=[label for label in panels if label.startswith("gradient")],
     )
     print(path)
@@ -164,13 +180,13 @@ def main(config: Config) -> None:
     if unknown := set(config.rows) - set(ROWS):
         raise utils.UserError(f"--rows: expected some of {', '.join(ROWS)}; got {unknown}")
     results = {name: train(config, name) for name in config.rows}
-    print("\n| run | steps | Frechet | gap at the end | largest energy | diagnosis |")
+    print("\n| run | steps | Frechet | gap at the end | largest energy | spread | diagnosis |")
     for name, result in results.items():
         rows = result["history"]
-        numbers = "| | |"
+        numbers = " | | | |"
         if rows:
             numbers = f"{rows[-1]['step']:,} | {result['frechet']:.1f} | "
-            numbers += f"{gap_of(rows):.3g} | {largest(rows):.3g}"
+            numbers += f"{gap_of(rows):.3g} | {largest(rows):.3g} | {result['spread']:.3g}"
         print(f"| {name} | {numbers} | {diagnose(result)} |")
     draw(results, config)
 
