@@ -93,7 +93,8 @@ class RBM(nn.Module):
         pixels = flip(pixels)
         if not self.num_classes:
             return pixels
-        return torch.cat([pixels, F.one_hot(label.multinomial(1)[:, 0], self.num_classes)], dim=1)
+        ring = torch.empty_like(label).exponential_() / label  # whose clock rings first
+        return torch.cat([pixels, F.one_hot(ring.argmin(dim=1), self.num_classes)], dim=1)
 
 
 def flip(p: Tensor) -> Tensor:
