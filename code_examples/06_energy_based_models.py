@@ -35,13 +35,13 @@ else:  # run: python code_examples/06_energy_based_models.py
     import utils
 
 Images, Shape, Metrics = utils.ImageData, tuple[int, int, int], dict[str, float | int | str]
-Energy = Callable[[Tensor], Tensor]  # x (B, ...) to E(x), (B,) nats
+Energy = LogProb = Callable[[Tensor], Tensor]  # x (B, ...) to E(x) or log p(x), (B,) nats
 
 # --- Model --------------------------------------------------------------------------
 
 
 class RBM(nn.Module):
-    """Restricted Boltzmann machine: every visible unit is tied to every hidden one, no two alike.
+    """Restricted Boltzmann machine: each visible unit is tied to each hidden one, to no other.
 
     v (B, V) in {0, 1}: the pixels, and with num_classes also a label, a group of units of which
     exactly one is on. h (B, H) in {0, 1}. Called, it returns the free energy.
@@ -105,7 +105,7 @@ def flip(p: Tensor) -> Tensor:
 class ConvEnergy(nn.Module):
     """The energy of a picture: convolutions down to one number, (B, C, H, W) to (B,).
 
-    No norm layer: in a batch's statistics the energy of one picture would depend on the others.
+    No batch norm: the energy of one picture would depend on the others in its batch.
     No bias at the end: a constant cancels in exp(-E) / Z. SiLU is smooth, as its gradient in x is
     what samples follow.
     """
@@ -115,9 +115,9 @@ class ConvEnergy(nn.Module):
         channels, height, wide = shape
         h, w = (math.ceil(size / 8) for size in (height, wide))
         self.net = nn.Sequential(
-            *conv(channels, width, size=5),  # (B, 32, H/2, W/2)
-            *conv(width, 2 * width),  # (B, 64, H/4, W/4)
-            *conv(2 * width, 4 * width),  # (B, 128, H/8, W/8)
+            *conv(channels, width, size=5),  # (B, width, H/2, W/2)
+            *conv(width, 2 * width),  # (B, 2 width, H/4, W/4)
+            *conv(2 * width, 4 * width),  # (B, 4 width, H/8, W/8)
             nn.Flatten(),
             nn.Linear(4 * width * h * w, 4 * width),
             nn.SiLU(),
@@ -163,7 +163,8 @@ def contrastive_loss(real: Tensor, fake: Tensor, penalty: float = 0.0) -> Tensor
     """Energies of data (B,) are to fall, of samples of the model to rise, (); notes/07 eq. (7.18).
 
     Its gradient is that of the mean -log p, if the samples are the model's; its value, near 0, is
-    no likelihood. The penalty on squares keeps energies near 0, where steps fit their slopes.
+    no likelihood. The penalty on squares holds energies near 0: without it they, and their
+    slopes, outgrow the step size.
     """
     return real.mean() - fake.mean() + penalty * (real.square() + fake.square()).mean()
 
@@ -236,13 +237,13 @@ def log_partition_exact(rbm: RBM, rows: int = 4096) -> Tensor:
     for states in torch.arange(2**hidden, device=bits.device).split(rows):
         h = (states[:, None] & bits).ne(0).to(rbm.weight.dtype)  # (rows, H)
         terms = h @ rbm.hidden_bias + rbm.visible_log_partition(rbm.visible_logits(h))
-        total.append(torch.logsumexp(terms.double(), dim=0))
+        total.append(torch.logsumexp(terms.cpu().double(), dim=0))
     return torch.logsumexp(torch.stack(total), dim=0)
 
 
 def visible_bias(v: Tensor, num_classes: int) -> Tensor:
     """Biases (V,) with which units that have no weights are on as often as in v (N, V)."""
-    on = v.mean(dim=0).clamp(1e-3, 1 - 1e-3)  # a pixel that never was on might be some day
+    on = v.mean(dim=0).clamp(1e-3, 1 - 1e-3)  # what never was on, pixel or label, might be some day
     pixels, label = on.tensor_split((v.shape[1] - num_classes,))
     return torch.cat([pixels.logit(), label.log()])
 
@@ -258,7 +259,8 @@ def base_model(v: Tensor, rbm: RBM) -> tuple[RBM, float]:
         torch.zeros_like(rbm.weight), bias, torch.zeros_like(rbm.hidden_bias), rbm.num_classes
     )
     hidden = len(rbm.hidden_bias) * math.log(2)
-    return base, base.visible_log_partition(base.visible_bias.double()[None]).item() + hidden
+    bias = base.visible_bias.detach().cpu().double()  # Apple's GPUs have no float64
+    return base, base.visible_log_partition(bias[None]).item() + hidden
 
 
 def tempered(base: RBM, rbm: RBM, beta: float) -> RBM:
@@ -276,9 +278,9 @@ def annealed_importance_sampling(path: Iterator[RBM], v: Tensor) -> tuple[Tensor
     Murray (2008), On the quantitative analysis of deep belief networks, ICML.
     """
     now = next(path)
-    log_weights = torch.zeros(len(v), dtype=torch.float64, device=v.device)
+    log_weights = torch.zeros(len(v), dtype=torch.float64)
     for after in path:
-        log_weights += now(v) - after(v)  # log of exp(-F_after) / exp(-F_now)
+        log_weights += (now(v) - after(v)).cpu()  # log of exp(-F_after) / exp(-F_now)
         v = gibbs(after, v)
         now = after
     return log_weights, v
@@ -293,7 +295,7 @@ def log_mean_with_error(log_w: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def grid_log_masses(
-    log_prob: Energy, bounds: tuple[float, ...], side: int = 500
+    log_prob: LogProb, bounds: tuple[float, ...], side: int = 500
 ) -> tuple[Tensor, float]:
     """Log of the mass of each cell of a grid over the window, (side^2,), and of all, nats."""
     x_low, x_high, y_low, y_high = bounds
@@ -328,7 +330,7 @@ def langevin(
     """Downhill with noise: x - step_size / 2 grad E(x) + sqrt(step_size temperature) eps.
 
     Small steps at temperature 1 end in samples of p, at another one in those of p^(1/temperature);
-    notes/07 eq. (7.63), (7.66).
+    notes/07 eq. (7.63), (7.66). A box holds the states in [low, high], and is one more bias.
     """
     for _ in range(steps):
         noise = math.sqrt(step_size * temperature) * torch.randn_like(x)
@@ -343,6 +345,9 @@ class ReplayBuffer(nn.Module):
     A share of those drawn starts anew at `fresh(n)`, so that ways from noise stay known; notes/07
     eq. (7.69). Tieleman (2008), Training restricted Boltzmann machines using approximations to the
     likelihood gradient, ICML; with a share of new ones Du & Mordatch (2019), arXiv:1903.08689.
+
+    A module, so that a checkpoint holds the states. Under torchrun each process has a buffer of its
+    own; after --resume all start from the first one's.
     """
 
     states: Tensor
@@ -393,7 +398,8 @@ def train_with_samples(
         chains are just now, and the average does not.
     """
     config, averaged = run.config, copy.deepcopy(model)
-    chains = ReplayBuffer(fresh, config.chains, config.restart).to(run.device)
+    size = config.chains if config.training == "pcd" else 0
+    chains = ReplayBuffer(fresh, size, config.restart).to(run.device)
     run.keep(model=model, optimizer=optimizer, chains=chains, ema=averaged)
     net = run.data_parallel(model)
     for x, y in run.batches(*data):
@@ -406,6 +412,7 @@ def train_with_samples(
             start = x if config.training == "cd" else fresh(len(x)).to(x)
         with run.autocast():
             x_model = walk(model, start)
+        with run.autocast():
             real, fake = net(torch.cat([x, x_model])).chunk(2)
         if config.training == "pcd":
             chains.put_back(index, x_model)
@@ -418,7 +425,7 @@ def train_with_samples(
         utils.update_ema(averaged, model, decay)
         run.log(energy_data=real.mean(), energy_model=fake.mean(), grad_norm=grad_norm)
         if run.time_to_look():
-            run.show(picture(x_model[:64]))
+            run.show(picture(x_model))
     return averaged
 
 
@@ -429,7 +436,10 @@ def train_without_samples(
     look: Callable[[], Tensor],
     run: utils.Run,
 ) -> None:
-    """Minimise a loss that needs neither Z nor samples of the model: score matching or NCE."""
+    """Minimise a loss that needs neither Z nor samples of the model: score matching or NCE.
+
+    Always in float32: of second derivatives bfloat16 leaves mostly noise.
+    """
     optimizer = torch.optim.Adam(model.parameters(), lr=run.config.lr, betas=(0.9, 0.99))
     run.keep(model=model, optimizer=optimizer)
     net = run.data_parallel(model)
@@ -449,7 +459,7 @@ def train_without_samples(
 
 DEFAULTS = {
     "rbm": {"dataset": "mnist5k", "training": "pcd", "epochs": 350, "batch_size": 64, "lr": 0.05}
-    | {"sampling_steps": 500, "chains": 64, "restart": 0.0, "energy_penalty": 0.0, "clip": 100.0}
+    | {"sampling_steps": 500, "restart": 0.0, "energy_penalty": 0.0, "clip": 100.0}
     | {"ema": 0.999},
     "conv": {"dataset": "mnist5k", "training": "pcd", "epochs": 36, "batch_size": 64, "lr": 1e-3}
     | {"sampling_steps": 200, "chains": 4096, "restart": 0.05, "energy_penalty": 0.1, "clip": 0.1}
@@ -460,8 +470,8 @@ DEFAULTS = {
     | {"width": 128, "langevin_steps": 20, "step_size": 5e-3, "temperature": 1.0, "sigma": 0.05}
     | {"ema": 0.99},
 }
-TRAININGS = {"rbm": ("pcd", "cd", "short-run"), "conv": ("pcd", "short-run", "cd")}
-TRAININGS |= {"score": ("dsm", "ssm", "nce", "pcd", "short-run", "cd")}
+WALKS = ("pcd", "cd", "short-run")
+TRAININGS = {"rbm": WALKS, "conv": WALKS, "score": ("dsm", "ssm", "nce", *WALKS)}
 
 
 @dataclass(frozen=True)
@@ -495,20 +505,23 @@ class Config(utils.Config):
     width: int | None = None
     """Channels of conv's first layer, 32 unless given; units of score's layers, 128."""
     langevin_steps: int | None = None
-    """conv and score: steps of the chains between two updates; 10 unless given, 20 in the plane."""
+    """conv and score with pcd, cd, short-run: steps of the chains between two updates; 10 unless
+    given, 20 in the plane."""
     step_size: float | None = None
     """conv and score: step size of Langevin dynamics; 20 unless given, 0.005 in the plane."""
     temperature: float | None = None
     """conv and score: variance of its noise relative to the step; 1 is p itself, and conv's 1e-6
     looks for low energy rather than for samples of p."""
     sigma: float | None = None
-    """Noise on the data: conv 0.01, and dsm 0.05, unless given."""
+    """Noise on the data of conv, 0.01 unless given, and of dsm, 0.05; the others have none."""
     energy_penalty: float | None = None
-    """Weight of the squared energies, conv 0.1 unless given, 0 elsewhere."""
+    """pcd, cd, short-run: weight of the squared energies; conv 0.1 unless given, others 0."""
     clip: float | None = None
-    """Longest gradient of all weights together; conv 0.1 unless given, score 1."""
+    """pcd, cd, short-run: longest gradient of all weights together; rbm 100, conv 0.1, score 1
+    unless given."""
     chains: int | None = None
-    """pcd: chains that are kept; 64 unless given, conv and score 4,096."""
+    """pcd: chains that are kept, at least --batch-size; as many unless given, conv and score
+    4,096."""
     restart: float | None = None
     """pcd: share of the chains that start anew each time; 0 unless given, conv 0.05, score 0.01."""
     ema: float | None = None
@@ -524,7 +537,10 @@ class Config(utils.Config):
     def __post_init__(self) -> None:
         self.fill(DEFAULTS.get(self.model, {}))
         super().__post_init__()
-        at_least = {"hidden": 1, "gibbs_steps": 1, "sampling_steps": 1, "chains": self.batch_size}
+        self.fill({"chains": self.batch_size})  # rbm: every chain walks at every step
+        if self.training == "pcd":
+            utils.check_number("chains", self.chains, at_least=self.batch_size)
+        at_least = {"hidden": 1, "gibbs_steps": 1, "sampling_steps": 1}
         at_least |= {"ais_chains": 2, "ais_temperatures": 1, "energy_penalty": 0, "weight_decay": 0}
         if self.model != "rbm":
             at_least |= {"width": 1, "langevin_steps": 1, "temperature": 0, "sigma": 0}
@@ -604,16 +620,19 @@ def log_partition(rbm: RBM, v: Tensor, samples: Tensor, config: Config) -> Metri
     """log Z by annealing from independent pixels to the RBM, with its 95% interval; and back.
 
     Back from samples of the RBM the estimate is too high on average, where the way there is too
-    low; notes/07 eq. (7.58). Up to 20 hidden units the exact value stands beside.
+    low, as far as those samples are the RBM's; notes/07 eq. (7.58). Up to 20 hidden units the exact
+    value stands beside.
     """
     base, base_log_z = base_model(v, rbm)
     betas = torch.linspace(0, 1, config.ais_temperatures + 1, dtype=torch.float64)
-    path, back = ((tempered(base, rbm, b) for b in way.tolist()) for way in (betas, betas.flip(0)))
-    start = draw_base(base, config.ais_chains)
-    gain, error = log_mean_with_error(annealed_importance_sampling(path, start)[0])
-    samples = samples[: config.ais_chains].to(start)
-    loss, _ = log_mean_with_error(annealed_importance_sampling(back, samples)[0])
-    log_z = base_log_z + gain
+
+    def path(betas: Tensor) -> Iterator[RBM]:
+        return (tempered(base, rbm, beta) for beta in betas.tolist())
+
+    start, end = draw_base(base, config.ais_chains), samples[: config.ais_chains].to(rbm.weight)
+    there, error = log_mean_with_error(annealed_importance_sampling(path(betas), start)[0])
+    back, _ = log_mean_with_error(annealed_importance_sampling(path(betas.flip(0)), end)[0])
+    log_z = base_log_z + there  # there: log Z / Z_base; back: log Z_base / Z
     exact = {}
     if config.hidden <= 20:
         exact = {"log_partition_nats_exact": log_partition_exact(rbm).item()}
@@ -621,37 +640,36 @@ def log_partition(rbm: RBM, v: Tensor, samples: Tensor, config: Config) -> Metri
         "log_partition_nats": log_z,
         "log_partition_nats_low": log_z - 1.96 * error,
         "log_partition_nats_high": log_z + 1.96 * error,
-        "log_partition_nats_reverse": base_log_z - loss,
+        "log_partition_nats_reverse": base_log_z - back,
     }
 
 
-def likelihood(rbm: RBM, data: Images, v: Tensor, samples: Tensor, config: Config) -> Metrics:
-    """-log p(x) of test pictures, drawn black and white once, and how well labels are predicted."""
-    log_z = log_partition(rbm, v, samples, config)
+def likelihood(rbm: RBM, test: Tensor, train: Tensor, labels: Tensor, log_z: Metrics) -> Metrics:
+    """-log p(x) of binary pixels (N, D) of test and training; are the test labels predicted?"""
     best = log_z.get("log_partition_nats_exact", log_z["log_partition_nats"])
 
     def of(x: Tensor) -> Tensor:  # F(x, y), (N, K)
-        return utils.in_parts(rbm, partial(free_energies, rbm), flip(x).flatten(1))[0]
+        return utils.in_parts(rbm, partial(free_energies, rbm), x)[0]
 
-    test, train = of(data.test), of(data.train[: len(data.test)])
+    test, train = of(test), of(train)
     metrics = mean_and_error(best - torch.logsumexp(-test, dim=1), "test_nll_nats")
     metrics["train_nll_nats"] = (best - torch.logsumexp(-train, dim=1)).mean().item()
     if rbm.num_classes:
-        correct = (test.argmin(dim=1) == data.test_labels).float().mean().item()
+        correct = (test.argmin(dim=1) == labels).float().mean().item()
         metrics["test_accuracy_by_free_energy"] = correct
+    for end in ("low", "high"):  # what the interval of log Z leaves open
+        value = log_z.get("log_partition_nats_exact", log_z[f"log_partition_nats_{end}"])
+        metrics[f"test_nll_nats_{end}"] = metrics["test_nll_nats"] + value - best
     return metrics | log_z
 
 
-def show_rbm(rbm: RBM, x: Tensor, fresh: Callable, picture: Callable, run: utils.Run) -> None:
+def show_rbm(rbm: RBM, v: Tensor, fresh: Callable, picture: Callable, run: utils.Run) -> None:
     """Filters, reconstructions, and pictures of which only the left half was given."""
     strongest = rbm.weight.norm(dim=0).topk(min(64, rbm.weight.shape[1])).indices
     filters = picture(rbm.weight.detach().T[strongest].cpu())
     title = "Weights of hidden units: a white pixel turns the unit on, a black one off"
     filters = (filters / filters.abs().quantile(0.998) / 2 + 0.5).clamp(0, 1)
     utils.image_grid(filters, run.path("filters.png"), columns=8, title=title)
-    shape, x = x.shape, x.flatten(1)
-    v = fresh(len(x)).cpu()
-    v[:, : rbm.pixels] = x
 
     def mean(v: Tensor) -> Tensor:
         return rbm.visible_mean(rbm.draw_hidden(v))
@@ -659,12 +677,12 @@ def show_rbm(rbm: RBM, x: Tensor, fresh: Callable, picture: Callable, run: utils
     rows = {"test images": picture(v), "one step later": picture(utils.in_parts(rbm, mean, v)[0])}
     title = "Pixel means of p(v|h) with h drawn from p(h|v)"
     utils.image_rows(rows, run.path("reconstructions.png"), title=title)
-    known = torch.zeros(shape[1:], dtype=torch.bool)
-    known[..., : shape[3] // 2] = True
-    known = torch.cat([known.flatten(), torch.zeros(rbm.num_classes, dtype=torch.bool)])
+    half = torch.zeros_like(picture(v)[0], dtype=torch.bool)
+    half[..., : half.shape[-1] // 2] = True
+    known = torch.cat([half.flatten(), torch.zeros(rbm.num_classes, dtype=torch.bool)])
     rows = {"test images": picture(v), "given": picture(torch.where(known, v, 0.5))}
     for i in range(3):
-        start = torch.where(known, v, fresh(len(x)).cpu())
+        start = torch.where(known, v, fresh(len(v)).cpu())
         fill = partial(gibbs, rbm, steps=run.config.sampling_steps, known=known.to(run.device))
         filled = utils.in_parts(rbm, lambda v, fill=fill: mean(fill(v)), start)[0]
         rows[f"filled in {i + 1}"] = picture(torch.where(known, v, filled))
@@ -694,21 +712,24 @@ def boltzmann_machine(config: Config, run: utils.Run) -> None:
     def picture(v: Tensor) -> Tensor:
         return v[:, : math.prod(data.image_shape)].cpu().view(-1, *data.image_shape)
 
-    v = prepare(data.train, data.train_labels)
-    rbm = build_rbm(v, config.hidden, num_classes).to(run.device)
-    base, _ = base_model(v, rbm)
+    v_train = prepare(data.train, data.train_labels)
+    rbm = build_rbm(v_train, config.hidden, num_classes).to(run.device)
+    base, _ = base_model(v_train, rbm)
     fresh = partial(draw_base, base)
     decayed = {"params": [rbm.weight], "weight_decay": config.weight_decay}
     biases = {"params": [rbm.visible_bias, rbm.hidden_bias]}
     optimizer = torch.optim.SGD([decayed, biases], lr=config.lr, momentum=0.5)
     walk = partial(gibbs, steps=config.gibbs_steps)
-    how = {"prepare": prepare, "fresh": fresh, "walk": walk, "picture": picture, "run": run}
+    how = {"prepare": prepare, "fresh": fresh, "walk": walk, "run": run}
+    how["picture"] = lambda v: picture(v[:64])
     rbm = train_with_samples(rbm, optimizer, (data.train, data.train_labels), **how)
     if run.rank:
         return  # under torchrun only the first process evaluates and writes
+    test = flip(data.test).flatten(1)  # drawn first: the same pixels for every model of a seed
+    train = flip(data.train[: len(test)]).flatten(1)
     n, steps = config.num_samples, config.sampling_steps
     start = fresh(n)
-    if num_classes:
+    if num_classes:  # all labels equally often at the start
         start[:, rbm.pixels :] = F.one_hot(torch.arange(n) % num_classes, num_classes)
 
     def go(v: Tensor, steps: int = steps, known: Tensor | None = None) -> Tensor:
@@ -726,15 +747,18 @@ def boltzmann_machine(config: Config, run: utils.Run) -> None:
     show_chains({t: means(v) if t else picture(v) for t, v in states.items()}, run)
     if num_classes:
         label = torch.arange(num_classes).repeat_interleave(8)
-        v = torch.cat([fresh(len(label))[:, : rbm.pixels], F.one_hot(label, num_classes)], dim=1)
-        known = torch.arange(v.shape[1]) >= rbm.pixels
-        how = {"columns": 8, "title": "Each row a label, which was held fixed"}
-        utils.image_grid(means(go(v, steps, known)), run.path("classes.png"), **how)
-    show_rbm(rbm, flip(data.test[:10]), fresh, picture, run)
+        v = fresh(len(label))
+        v[:, rbm.pixels :] = F.one_hot(label, num_classes)
+        known = torch.arange(v.shape[1], device=v.device) >= rbm.pixels
+        title = "Each row a label, which was held fixed"
+        pictures = means(go(v, steps, known))
+        utils.image_grid(pictures, run.path("classes.png"), columns=8, title=title)
+    show_rbm(rbm, prepare(data.test[:10], data.test_labels[:10]), fresh, picture, run)
     names = "energy_data", "energy_model"
     run.draw_history(*names, ylabel="free energy, nats", title=f"Training: {config.training}")
+    log_z = log_partition(rbm, v_train, ended, config)
     run.finish(
-        **likelihood(rbm, data, prepare(data.train, data.train_labels), ended, config),
+        **likelihood(rbm, test, train, data.test_labels, log_z),
         **utils.sample_quality(samples, data),
         seconds_per_1000_samples=1000 * seconds / n,
     )
@@ -748,7 +772,7 @@ def deep_energy(config: Config, run: utils.Run) -> None:
     data = utils.load_images(config.dataset, config.data_root, quick=config.quick)
     model = ConvEnergy(data.image_shape, config.width)
     model = model.to(run.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.0, 0.99))
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.0, 0.99))  # no momentum
     how = {"step_size": config.step_size, "temperature": config.temperature, "box": (0.0, 1.0)}
 
     def prepare(x: Tensor, y: Tensor) -> Tensor:
@@ -761,7 +785,8 @@ def deep_energy(config: Config, run: utils.Run) -> None:
         with run.autocast():
             return langevin(model, x, steps, **how)
 
-    loop = {"prepare": prepare, "fresh": fresh, "walk": walk, "picture": Tensor.cpu, "run": run}
+    loop = {"prepare": prepare, "fresh": fresh, "walk": walk, "run": run}
+    loop["picture"] = lambda x: x[:64].cpu()
     model = train_with_samples(model, optimizer, (data.train,), **loop)
     if run.rank:
         return
@@ -871,7 +896,7 @@ def matching_loss(
 
 
 def compare_on_grid(
-    model: nn.Module, log_prob: Energy, window: tuple[float, ...]
+    model: nn.Module, log_prob: LogProb, window: tuple[float, ...]
 ) -> tuple[float, float]:
     """log Z of the energy, and KL(truth || model), both nats, as sums over a grid."""
     log_q, log_z = grid_log_masses(
