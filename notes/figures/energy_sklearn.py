@@ -89,7 +89,9 @@ def scikit(config: Config, rate: float, data: utils.ImageData) -> Path:
     ended, means = utils.in_parts(rbm, draw, start)
     means = means.view(-1, *data.image_shape)
     run.save_samples(means, title=f"BernoulliRBM: after {steps} Gibbs steps from noise")
-    measured = energy.likelihood(rbm, data, energy.flip(data.train).flatten(1), ended, run.config)
+    test, train = (energy.flip(x).flatten(1) for x in (data.test, data.train[: len(data.test)]))
+    log_z = energy.log_partition(rbm, energy.flip(data.train).flatten(1), ended, run.config)
+    measured = energy.likelihood(rbm, test, train, data.test_labels, log_z)
     run.finish(**(measured | utils.sample_quality(means, data) | took))
     return folder
 
