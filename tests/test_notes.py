@@ -43,8 +43,7 @@ SMALL = {
     "diffusion_steps": {"steps": (5,), "shown": (5,)},
     "energy_annealing": {"hidden": 6, "levels": (5, 20), "temperatures": 20, "repeats": 2}
     | {"coverage": 4, "coverage_levels": (5,)},
-    "energy_divergence": {"methods": ("CD-1", "PCD"), "hidden": 16, "look_temperatures": 5}
-    | {"bias_hidden": 6, "bias_seconds": (1,), "steps": (1, 5), "repeats": 1},
+    "energy_divergence": {"methods": ("CD-1", "PCD"), "hidden": 16, "look_temperatures": 5},
     "energy_gallery": {"seeds": 1, "parts": ("rbm",)},
     "energy_langevin": {"particles": 100, "machines": 3, "trainings": ("pcd",), "count": 20},
     "energy_out_of_distribution": {"count": 20},

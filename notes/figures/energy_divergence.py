@@ -1,17 +1,15 @@
 """Contrastive divergence and persistent chains: the likelihood of RBMs trained by CD-k and PCD.
 
-Run:     python -m notes.figures.energy_divergence --dataset mnist --data-root ../shared/data
+Run:     python -m notes.figures.energy_divergence --dataset mnist
          python -m notes.figures.energy_divergence --dataset mnist --methods PCD
          python -m notes.figures.energy_divergence --dataset mnist --reuse    # goes on
-Writes:  energy_divergence.png, energy_divergence_filters.png, energy_divergence_samples.png,
-         energy_divergence_bias.png
+Writes:  energy_divergence.png, energy_divergence_filters.png, energy_divergence_samples.png
 
 Four RBMs of 500 hidden units without label units are trained for the same time each by the
 chapter's plain descent, pictures drawn black and white afresh each time they are seen. Their log Z
 is annealed 24 times during the training, for which the clock stands still, and once at length at
 the end, there and back. Weights are not averaged, so that curve and table speak of the same ones.
-The last picture measures the bias itself: the mean gradient of CD-k, against the exact one, of an
-RBM with few hidden units. About 75 minutes on two CPU cores.
+About 45 minutes on one CPU core.
 """
 
 import csv
@@ -42,7 +40,7 @@ METHODS = {  # training and steps k; Salakhutdinov and Murray (2008): log Z, tes
 class Config(utils.Config):
     """Train RBMs by several methods for the same time, and measure their likelihood."""
 
-    minutes: float | None = 10.0
+    minutes: float | None = 8.0
     """Training time of each run; --quick counts epochs instead."""
     batch_size: int = 64
     """Pictures a step, and chains."""
@@ -54,22 +52,14 @@ class Config(utils.Config):
     """Hidden units."""
     look_chains: int = 100
     """Chains of the estimates during training."""
-    look_temperatures: int = 1000
+    look_temperatures: int = 500
     """Levels of the estimates during training."""
     ais_chains: int = 100
     """Chains of the estimates at the end."""
-    ais_temperatures: int = 10_000
+    ais_temperatures: int = 8000
     """Levels of the estimates at the end."""
     sampling_steps: int = 1000
     """Gibbs steps from noise to samples."""
-    steps: tuple[int, ...] = (1, 2, 3, 5, 10, 25, 50, 100)
-    """k of CD-k in the picture of the bias; empty leaves it out."""
-    bias_hidden: int = 20
-    """Hidden units of the RBM whose bias is measured, at most 20."""
-    bias_seconds: tuple[float, ...] = (2, 60)
-    """How long it is trained: the bias is measured of an RBM for each."""
-    repeats: int = 10
-    """Passes over the training set that the bias is averaged over, twice."""
     reuse: bool = False
     """Take finished runs that are there, and go on with one that was interrupted."""
     figures: Path = HERE
@@ -141,73 +131,6 @@ def filters(folder: Path, shape: tuple[int, int, int], count: int = 12) -> Tenso
     return (shown / shown.abs().quantile(0.995) / 2 + 0.5).clamp(0, 1)
 
 
-def negative_phase(rbm: energy.RBM, v: Tensor) -> Tensor:
-    """Mean of v h^T over samples v (N, V), h averaged over, (V, H)."""
-    return v.T @ rbm.hidden_logits(v).sigmoid() / len(v)
-
-
-@torch.no_grad()
-def exact_negative_phase(rbm: energy.RBM, rows: int = 4096) -> Tensor:
-    """Mean of v h^T under the model itself, (V, H), as a sum over all hidden states."""
-    log_p, total = energy_annealing.enumerate_states(rbm), torch.zeros_like(rbm.weight)
-    for index in torch.arange(len(log_p)).split(rows):
-        h = energy_annealing.states(rbm, index)
-        total += rbm.visible_mean(h).T @ (h * log_p[index, None].exp())
-    return total
-
-
-@torch.no_grad()
-def bias(rbm: energy.RBM, v: Tensor, config: Config) -> list[float]:
-    """Length of the bias of CD-k's mean gradient for W over that of the exact one, for each k.
-
-    Two independent means have the same bias and independent errors, so that their product, unlike
-    the square of either, is not lengthened by the errors.
-    """
-    exact = exact_negative_phase(rbm)
-    length = (negative_phase(rbm, v) - exact).norm()
-    means = torch.zeros(2, len(config.steps), *exact.shape, dtype=exact.dtype)
-    for half in means:
-        for _ in range(config.repeats):
-            x, before = v, 0
-            for mean, k in zip(half, config.steps, strict=True):
-                x, before = energy.gibbs(rbm, x, k - before), k
-                mean += negative_phase(rbm, x) / config.repeats
-    one, other = means - exact
-    product = (one * other).sum(dim=(1, 2))
-    return (product.clamp(min=0).sqrt() / length).tolist()
-
-
-def draw_bias(config: Config) -> None:
-    """Train two RBMs with few hidden units on the embedded digits; draw their bias over k."""
-    series = {}
-    print(f"\nlength of CD-k's bias over that of the gradient, {config.bias_hidden} hidden units")
-    print(f"| k | {' | '.join(map(str, config.steps))} |")
-    for seconds in config.bias_seconds:
-        small = utils.Config(
-            epochs=config.epochs, seed=config.seed, out=config.out, quick=config.quick
-        )
-        minutes = {} if config.quick else {"minutes": seconds / 60}
-        folder = f"energy-bias-{seconds:g}"
-        rbm, v = energy_annealing.load(
-            small, config.bias_hidden, reuse=config.reuse, name=folder, **minutes
-        )
-        torch.manual_seed(config.seed)
-        found = bias(rbm, v, config)
-        print(f"| trained {seconds:g} s | {' | '.join(f'{value:.3f}' for value in found)} |")
-        series[f"trained {seconds:g} s"] = (config.steps, found)
-    path = utils.curves(
-        series,
-        config.figures / "energy_divergence_bias.png",
-        xlabel="k, Gibbs steps from the data",
-        ylabel="length of the bias / of the gradient",
-        title=f"What CD-k leaves out of the gradient, {config.bias_hidden} hidden units",
-        hlines={"as long as the gradient": 1.0},
-        logx=True,
-        markers=True,
-    )
-    print(path)
-
-
 def main(config: Config) -> None:
     """Train and measure; print the table; draw curves, filters and samples."""
     if unknown := set(config.methods) - set(METHODS):
@@ -252,8 +175,6 @@ def main(config: Config) -> None:
         samples[name] = torch.from_numpy(np.load(folder / "samples.npy"))[:12]
     title = f"Pixel means after {config.sampling_steps:,} Gibbs steps from noise"
     print(utils.image_rows(samples, config.figures / "energy_divergence_samples.png", title=title))
-    if config.steps:
-        draw_bias(config)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The chapter's RBM beside scikit-learn's BernoulliRBM, trained for as many seconds.
 
 Run:     python -m notes.figures.energy_sklearn
-         python -m notes.figures.energy_sklearn --dataset mnist --data-root ../shared/data
+         python -m notes.figures.energy_sklearn --dataset mnist
          python -m notes.figures.energy_sklearn --reuse    # runs that are there are not repeated
 Writes:  energy_sklearn.png
 
