@@ -858,6 +858,11 @@ def plane(config: Config, run: utils.Run) -> None:
     show_chains({step: picture(x) for step, x in states.items()}, run)
     window = x_low - reach, x_high + reach, y_low - reach, y_high + reach
     log_z, kl = compare_on_grid(model, density.log_prob, window)
+    if kl > 0.5 and config.training != "nce":
+        print(
+            f"the density is far off, {kl:.3g} nats: slopes do not say how much each of separate "
+            "groups weighs, nor what is where no data are. Try --training nce"
+        )
 
     def log_prob(x: Tensor) -> Tensor:
         return -utils.in_parts(model, model, x, rows=10_000)[0] - log_z

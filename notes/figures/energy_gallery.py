@@ -39,8 +39,11 @@ RUNS = {  # flags of the chapter, and the pictures to keep
     "conv": ({"model": "conv"}, ("samples.png", "chains.png", "chains.gif")),
     "short-run": ({"model": "conv", "training": "short-run"}, ("chains.png",)),
     "moons": ({"model": "score", "dataset": "moons"}, ("density.png", "score.png")),
-    "ring": ({"model": "score", "dataset": "ring"}, ("density.png",)),
-    "checkerboard": ({"model": "score", "dataset": "checkerboard"}, ("density.png",)),
+    "ring": ({"model": "score", "dataset": "ring", "training": "nce"}, ("density.png",)),
+    "checkerboard": (
+        {"model": "score", "dataset": "checkerboard", "training": "nce"},
+        ("density.png",),
+    ),
 }
 PARTS = {name: (name,) for name in ("rbm", "cd", "conv", "short-run")}
 PARTS["plane"] = ("moons", "ring", "checkerboard")
