@@ -101,7 +101,7 @@ class RBM(nn.Module):
 
 
 def flip(p: Tensor) -> Tensor:
-    """1 with probability p, else 0, like p: what torch.bernoulli does, three times as fast."""
+    """1 with probability p, else 0, like p: what torch.bernoulli does, but faster on a CPU."""
     return (torch.rand_like(p) < p).to(p.dtype)
 
 
@@ -224,6 +224,39 @@ def noise_contrastive(
     return -F.logsigmoid(real) - F.logsigmoid(-fake)
 
 
+# --- Training and sampling ----------------------------------------------------------
+
+
+@torch.no_grad()
+def gibbs(rbm: RBM, v: Tensor, steps: int = 1, known: Tensor | None = None) -> Tensor:
+    """h ~ p(h|v), then v ~ p(v|h), `steps` times; notes/07 eq. (7.34). What is known (V,) stays."""
+    for _ in range(steps):
+        drawn = rbm.draw_visible(rbm.draw_hidden(v))
+        v = drawn if known is None else torch.where(known, v, drawn)
+    return v
+
+
+@torch.no_grad()
+def langevin(
+    energy: Energy,
+    x: Tensor,
+    steps: int,
+    step_size: float,
+    temperature: float = 1.0,
+    box: tuple[float, float] | None = None,
+) -> Tensor:
+    """Downhill with noise: x - step_size / 2 grad E(x) + sqrt(step_size temperature) eps.
+
+    Small steps at temperature 1 end in samples of p, at another one in those of p^(1/temperature);
+    notes/07 eq. (7.63), (7.66). A box holds the states in [low, high], and is one more bias.
+    """
+    for _ in range(steps):
+        noise = math.sqrt(step_size * temperature) * torch.randn_like(x)
+        x = x + 0.5 * step_size * score(energy, x) + noise
+        x = x if box is None else x.clamp(*box)
+    return x
+
+
 # log Z
 
 
@@ -244,7 +277,7 @@ def log_partition_exact(rbm: RBM, rows: int = 4096) -> Tensor:
     return torch.logsumexp(torch.stack(total), dim=0)
 
 
-def visible_bias(v: Tensor, num_classes: int) -> Tensor:
+def bias_of_frequencies(v: Tensor, num_classes: int) -> Tensor:
     """Biases (V,) with which units that have no weights are on as often as in v (N, V)."""
     on = v.mean(dim=0).clamp(1e-3, 1 - 1e-3)  # what never was on, pixel or label, might be some day
     pixels, label = on.tensor_split((v.shape[1] - num_classes,))
@@ -257,7 +290,7 @@ def base_model(v: Tensor, rbm: RBM) -> tuple[RBM, float]:
     Its pixels are independent, so its log Z is known and its samples cost nothing.
     notes/07 eq. (7.55).
     """
-    bias = visible_bias(v, rbm.num_classes).to(rbm.weight)
+    bias = bias_of_frequencies(v, rbm.num_classes).to(rbm.weight)
     base = RBM(
         torch.zeros_like(rbm.weight), bias, torch.zeros_like(rbm.hidden_bias), rbm.num_classes
     )
@@ -309,37 +342,7 @@ def grid_log_masses(
     return mass, torch.logsumexp(mass, dim=0).item()
 
 
-# --- Training and sampling ----------------------------------------------------------
-
-
-@torch.no_grad()
-def gibbs(rbm: RBM, v: Tensor, steps: int = 1, known: Tensor | None = None) -> Tensor:
-    """h ~ p(h|v), then v ~ p(v|h), `steps` times; notes/07 eq. (7.34). What is known (V,) stays."""
-    for _ in range(steps):
-        drawn = rbm.draw_visible(rbm.draw_hidden(v))
-        v = drawn if known is None else torch.where(known, v, drawn)
-    return v
-
-
-@torch.no_grad()
-def langevin(
-    energy: Energy,
-    x: Tensor,
-    steps: int,
-    step_size: float,
-    temperature: float = 1.0,
-    box: tuple[float, float] | None = None,
-) -> Tensor:
-    """Downhill with noise: x - step_size / 2 grad E(x) + sqrt(step_size temperature) eps.
-
-    Small steps at temperature 1 end in samples of p, at another one in those of p^(1/temperature);
-    notes/07 eq. (7.63), (7.66). A box holds the states in [low, high], and is one more bias.
-    """
-    for _ in range(steps):
-        noise = math.sqrt(step_size * temperature) * torch.randn_like(x)
-        x = x + 0.5 * step_size * score(energy, x) + noise
-        x = x if box is None else x.clamp(*box)
-    return x
+# training
 
 
 class ReplayBuffer(nn.Module):
@@ -606,7 +609,7 @@ def show_chains(states: dict[int, Tensor], run: utils.Run) -> None:
 def build_rbm(v: Tensor, hidden: int, num_classes: int) -> RBM:
     """An RBM that knows how often each unit is on, v (N, V), and has weights near 0."""
     weight = 0.01 * torch.randn(v.shape[1], hidden)
-    return RBM(weight, visible_bias(v, num_classes), torch.zeros(hidden), num_classes)
+    return RBM(weight, bias_of_frequencies(v, num_classes), torch.zeros(hidden), num_classes)
 
 
 def free_energies(rbm: RBM, x: Tensor) -> Tensor:
@@ -858,7 +861,7 @@ def plane(config: Config, run: utils.Run) -> None:
     show_chains({step: picture(x) for step, x in states.items()}, run)
     window = x_low - reach, x_high + reach, y_low - reach, y_high + reach
     log_z, kl = compare_on_grid(model, density.log_prob, window)
-    if kl > 0.5 and config.training != "nce":
+    if kl > 0.5 and config.training in ("dsm", "ssm"):
         print(
             f"the density is far off, {kl:.3g} nats: slopes do not say how much each of separate "
             "groups weighs, nor what is where no data are. Try --training nce"
