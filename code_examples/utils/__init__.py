@@ -22,6 +22,7 @@ from .plotting import (
     grid_2d,
     latent_scatter,
     scatter_2d,
+    spectrograms,
     vector_field_2d,
 )
 from .run import Run, start

@@ -485,6 +485,37 @@ def vector_field_2d(
     return Path(path)
 
 
+def spectrograms(
+    sounds: Mapping[str, Tensor], path: str | Path, *, rate: int, title: str = ""
+) -> Path:
+    """Draw how loud each frequency is over time, named sounds (T,) one under the other.
+
+    Args:
+        rate: Samples a second.
+
+    Raises:
+        UserError: A sound is shorter than the window of 64 samples.
+    """
+    window = 64 if min(map(len, sounds.values())) < 4096 else 512
+    if min(map(len, sounds.values())) < window:
+        raise UserError(f"expected sounds of at least {window} samples: give longer ones")
+    with _figure(path, 7.2, 2.2 * len(sounds) + 0.7) as figure:
+        if title:
+            figure.suptitle(title, x=0.02, ha="left", size=LARGE)
+        every = figure.subplots(len(sounds), sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (name, sound) in zip(every, sounds.items(), strict=True):
+            # a little noise below 16 bits: silence has no logarithm
+            heard = to_array(sound) + np.random.default_rng(0).normal(size=len(sound)) * 2e-5
+            how = {"NFFT": window, "noverlap": window * 3 // 4, "vmin": -110, "vmax": -30}
+            shown = axes.specgram(heard, Fs=rate, **how)[3]
+            axes.set_title(name, size=NORMAL)
+            axes.set_ylabel("Hz")
+            axes.label_outer()
+        every[-1].set_xlabel("seconds")
+        figure.colorbar(shown, ax=every, label="decibels", extend="both", pad=0.02)
+    return Path(path)
+
+
 def latent_scatter(
     z: Tensor,
     labels: Tensor,

@@ -266,6 +266,14 @@ class Run:
         np.save(buffer, samples.detach().float().cpu().numpy())
         self._write("samples.npy", buffer.getvalue())
 
+    def save_sound(self, name: str, sound: Tensor, rate: int) -> None:
+        """Write sound (T,) in [-1, 1] as a .wav file of 16 bits, `rate` samples a second."""
+        from scipy.io import wavfile
+
+        buffer, loud = io.BytesIO(), sound.detach().float().cpu().clamp(-1, 1)
+        wavfile.write(buffer, rate, (32767 * loud).round().short().numpy())
+        self._write(name, buffer.getvalue())
+
     def finish(self, **metrics: float | str) -> None:
         """Write metrics.json (flat; the run's own numbers first), print it and name the pictures.
 
@@ -287,8 +295,9 @@ class Run:
         self._write("metrics.json", json.dumps(metrics, indent=2).encode())
         width = max(map(len, metrics))
         print("\n".join(f"{k:<{width}}  {v}" for k, v in metrics.items()))
-        drawn = sorted(p.name for p in self.folder.iterdir() if p.suffix in (".png", ".gif"))
-        print(f"\nPictures in {self.folder}: {', '.join(drawn)}")
+        made = sorted(p.name for p in self.folder.iterdir() if p.suffix in (".png", ".gif", ".wav"))
+        sound = " and sounds" if any(name.endswith(".wav") for name in made) else ""
+        print(f"\nPictures{sound} in {self.folder}: {', '.join(made)}")
 
     # how it does it
 
@@ -311,6 +320,7 @@ class Run:
             "checkpoint.pt",
             "*.png",
             "*.gif",
+            "*.wav",
         ):
             for stale in self.folder.glob(pattern):
                 stale.unlink(missing_ok=True)
