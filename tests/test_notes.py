@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
-from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import chi2, ncx2, norm
-from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
+from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.stats import chi2, logistic, ncx2, norm
+from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, kl_divergence
 
 import code_examples
 from code_examples import diffusion, utils, vae
@@ -2593,6 +2593,478 @@ def test_energies_add_up():
     """Both sides of every equation of plain numbers in notes/07, to one unit of the last digit."""
     checked = 0
     for formula in INLINE.findall(DISPLAY.sub("", without_code(read(ENERGIES)))):
+        for left, right in itertools.pairwise(formula.split("=")):
+            a, b = value_of(left), value_of(right)
+            if isinstance(a, int | float) and isinstance(b, int | float):
+                digits = min(len(s.strip().partition(".")[2]) or 9 for s in (left, right))
+                assert a == pytest.approx(b, rel=1e-6, abs=1.5 * 10 ** -min(digits, 4)), formula
+                checked += 1
+    assert checked > 25
+
+
+# --- The worked examples of notes/08, computed again by other means
+
+ORDERS = ROOT / "notes" / "08_autoregressive_models_guide.md"
+noted = partial(stated, note=ORDERS)
+TWO_PIXELS = torch.tensor([[0.4, 0.1], [0.1, 0.4]], dtype=torch.float64)
+
+
+def in_notes(text):
+    """Whether notes/08 has these words; fails if it does not."""
+    assert text in read(ORDERS), f"not said: {text}"
+    return True
+
+
+def test_autoregression_by_the_chain_rule():
+    """notes/08 section 1: the two pixels in both orders, and what tables would need."""
+    p = TWO_PIXELS
+    for joint in (p, p.T):  # in either order
+        first = joint.sum(dim=1)
+        later = [entropy_of(row / row.sum()) for row in joint]
+        assert entropy_of(first) + (first @ torch.tensor(later).double()).item() == pytest.approx(
+            entropy_of(p)
+        )
+        assert noted(later[0])
+    assert noted(entropy_of(p))
+    assert noted(2 * math.log(2))
+    assert noted(2 * math.log(2) - entropy_of(p))
+    assert noted(
+        kl_divergence(Categorical(p.flatten()), Categorical(torch.ones(4).double())).item()
+    )
+    assert in_notes(
+        f"need {2**20 - 1:,} numbers, 784 need about $10^{{{math.log10(2) * 784:.0f}}}$"
+    )
+    assert sum(2**i for i in range(5)) == 2**5 - 1  # question 1
+    assert in_notes("$2^5 - 1 = 31$ free numbers; $1 + 2 + 4 + 8 + 16 = 31$")
+
+
+def test_autoregression_and_units():
+    """notes/08 section 2: bits, bytes, coarser levels, and the table of baselines."""
+    assert noted(784 * math.log(2), 2)
+    assert noted(1.25 * 3072 * math.log(2), 2)  # question 2
+    fine = np.array([0.5, 0.25, 0.125, 0.125])
+    coarse = fine.reshape(2, 2).sum(axis=1)
+    within = [entropy_of(pair / pair.sum()) / math.log(2) for pair in fine.reshape(2, 2)]
+    assert entropy_of(fine) / math.log(2) == 1.75
+    assert noted(entropy_of(coarse) / math.log(2))
+    assert noted(within[0])
+    assert noted(1.75 - entropy_of(coarse) / math.log(2))
+    assert coarse @ within == pytest.approx(1.75 - entropy_of(coarse) / math.log(2))
+    images = utils.load_images("mnist5k")
+    train, test = (255 * torch.as_tensor(x).flatten(1) for x in (images.train, images.test))
+    for levels in (2, 4, 16, 256):
+        k, new = ((x.round().long() * levels) // 256 for x in (train, test))
+        counts = torch.stack([(k == level).sum(dim=0) for level in range(levels)]).double() + 0.5
+        alone = (counts / counts.sum(dim=0)).log2()
+        mixed = counts.sum(dim=1) - 0.5 * 783  # half a count for each level, not for each pixel
+        together = -(mixed / mixed.sum()).log2()[new].mean().item()
+        apart = -alone.gather(0, new).mean().item()
+        cells = (levels, int(math.log2(levels)), f"{together:.4f}", f"{apart:.4f}")
+        said = " | ".join(map(str, cells))
+        assert in_notes(f"| {said} | {apart * 784 * math.log(2):.2f} |")
+    share = torch.bincount(train.round().long().flatten(), minlength=256) / train.numel()
+    assert in_notes(f"{share[0]:.1%}".replace("%", "% of the training pixels"))
+    assert share.argsort(descending=True)[:5].tolist() == [0, 253, 254, 252, 255]
+    assert in_notes(f"253 ({share[253]:.1%})")
+
+
+def test_autoregression_with_logistic_bins():
+    """notes/08 eqs. (8.17) to (8.20) against scipy's distribution function."""
+    edges = logistic.cdf([0.5, 1.5, 2.5], loc=1, scale=0.5)
+    masses = np.diff(np.concatenate([[0], edges, [1]]))
+    assert masses.sum() == 1
+    assert all(noted(m) for m in (*masses, *edges))
+    for s in (1, 0.25):
+        centre = logistic.cdf(0.5, scale=s) - logistic.cdf(-0.5, scale=s)
+        assert centre == pytest.approx(math.tanh(1 / (4 * s)))
+        assert noted(centre)
+    s = brentq(lambda s: logistic.cdf(0.5, scale=s) - logistic.cdf(-0.5, scale=s) - 0.99, 0.01, 1)
+    assert noted(s)
+    a, b = 41.0, 40.0  # where the plain difference has lost its digits
+    exact = quad(logistic.pdf, b, a)[0]
+    product = logistic.cdf(a) * logistic.cdf(-b) * -math.expm1(b - a)
+    assert product == pytest.approx(exact, rel=1e-9)
+    assert logistic.cdf(a) == logistic.cdf(b)
+
+
+def test_autoregression_draws_by_clocks():
+    """notes/08 eq. (8.11) by quadrature."""
+    rates = np.exp([0.3, -1.0, 1.2])
+    for i, rate in enumerate(rates):
+        others = np.delete(rates, i)
+        p = quad(
+            lambda t, r, o: r * math.exp(-r * t) * math.exp(-t * o), 0, 60, (rate, others.sum())
+        )
+        assert p[0] == pytest.approx(rate / rates.sum())
+
+
+def test_autoregression_and_parity():
+    """notes/08 sections 3.1 and 4.4: what one linear layer cannot, and one gate can."""
+    pairs = torch.cat([PAIRS, torch.ones(4, 1).double()], dim=1)
+    target = (PAIRS.sum(dim=1) == 1).double()
+    best = minimize(
+        lambda w: np.logaddexp(0, -(2 * target.numpy() - 1) * (pairs.numpy() @ w)).mean(),
+        [1.0, -2.0, 0.5],
+        tol=1e-12,
+    )
+    assert best.fun == pytest.approx(math.log(2))
+    assert noted(best.fun)
+    assert in_notes(f"{sum(range(784)) + 784:,} for 784 pixels")
+    c, signs = 1.7, 2 * PAIRS - 1
+    out = torch.tanh(signs[:, 0]) * (torch.sigmoid(c * signs[:, 1]) - 0.5)
+    factor = 0.5 * math.tanh(1) * math.tanh(c / 2)
+    assert torch.allclose(out, factor * signs.prod(dim=1))
+
+
+def test_autoregression_counts_nade():
+    """notes/08 eq. (8.23): multiplications, counted one conditional at a time."""
+    hidden, naive, running = 500, 0, 0
+    for i in range(784):
+        naive += i * hidden
+        running += 2 * hidden
+    assert in_notes(f"{naive + 784 * hidden:,} against {running:,}")
+    assert noted((naive + 784 * hidden) / running, 2)
+    rng = np.random.default_rng(0)  # and the sum that runs is the sum
+    w, x, c = rng.normal(size=(5, 4)), rng.integers(0, 2, 4), rng.normal(size=5)
+    a = c
+    for i in range(4):
+        assert a == pytest.approx(c + w[:, :i] @ x[:i])
+        a = a + w[:, i] * x[i]
+
+
+def test_autoregression_counts_paths():
+    """notes/08 eqs. (8.24) and (8.25): question 4 by the gradient of a network of ones."""
+    rank, degree = torch.tensor([3, 1, 2]), torch.tensor([1, 1, 2])
+    sees = torch.stack([(m >= rank).double() for m in degree])
+    seen = torch.stack([(degree < r).double() for r in rank])
+    paths = torch.autograd.functional.jacobian(lambda x: seen @ (sees @ x), torch.ones(3).double())
+    for matrix in (sees, seen, paths):
+        rows = r" \cr ".join(" & ".join(f"{int(v)}" for v in row) for row in matrix)
+        assert in_notes(rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}")
+    used = {1 + k * 783 // 500 for k in range(500)}  # degrees, evenly from 1 to 783
+    blind = [r for r in range(2, 785) if r - 1 not in used]
+    assert in_notes(f"at least {len(blind)} of 783 outputs")
+
+
+def test_autoregression_must_not_average_logits():
+    """notes/08 eqs. (8.26) to (8.28): the two pixels, two perfect members."""
+    p = TWO_PIXELS
+    first, given = p.sum(dim=1).log(), (p / p.sum(dim=1, keepdim=True)).log()  # p is symmetric
+    total, loss = 0.0, 0.0
+    for i, j in itertools.product((0, 1), repeat=2):
+        logit_1 = (first[1] - first[0] + given[j, 1] - given[j, 0]) / 2  # A, and B who knows x_2
+        logit_2 = (given[i, 1] - given[i, 0] + first[1] - first[0]) / 2
+        q = torch.sigmoid((2 * i - 1) * logit_1) * torch.sigmoid((2 * j - 1) * logit_2)
+        assert q.item() == pytest.approx(4 / 9 if i == j else 1 / 9)
+        total, loss = total + q.item(), loss - (p[i, j] * q.log()).item()
+        assert math.exp(first[i] + given[i, j]) == pytest.approx(p[i, j].item())
+    assert total == pytest.approx(10 / 9)
+    assert noted(loss)
+    assert loss < entropy_of(p)
+    log_p = torch.randn(8, 100, generator=torch.manual_seed(0)).double() * 3 - 80
+    mean = log_p.exp().mean(dim=0).log()
+    assert (mean >= log_p.mean(dim=0)).all()
+    assert (mean <= log_p.max(dim=0).values).all()
+    assert (mean >= log_p.max(dim=0).values - math.log(8)).all()
+    assert noted(math.log(8), 2)
+
+
+def unseen(height, width, side, rounds=60):
+    """{place: earlier places that masked convolutions never reach}, by following all paths."""
+    steps = [(a, b) for a in range(-side, 1) for b in range(-side, side + 1) if (a, b) < (0, 0)]
+    missed = {}
+    for place in itertools.product(range(height), range(width)):
+        seen, edge = set(), {place}
+        for _ in range(rounds):
+            edge = {(i + a, j + b) for i, j in edge for a, b in steps}
+            edge = {(i, j) for i, j in edge if i >= 0 and 0 <= j < width} - seen
+            seen |= edge
+        earlier = place[0] * width + place[1]
+        missed[place] = [divmod(k, width) for k in range(earlier) if divmod(k, width) not in seen]
+    return missed
+
+
+def test_autoregression_and_the_blind_spot():
+    """notes/08 eqs. (8.31) and (8.32), counted by walking."""
+    small = unseen(5, 5, 1)
+    drawn = [["s" if (i, j) < (3, 1) else "." for j in range(5)] for i in range(4)]
+    for i, j in small[3, 1]:
+        drawn[i][j] = "o"
+    drawn[3][1] = "X"
+    assert in_notes("\n".join(" ".join(row) for row in drawn))
+    assert (len(small[3, 1]), len(small[2, 2])) == (3, 1)
+    assert (len(unseen(6, 6, 1)[4, 2]), len(unseen(6, 6, 2)[4, 2])) == (3, 1)  # question 5
+    for side, share in ((1, "22.1%"), (2, "12.2%"), (3, "8.0%")):
+        missed = {  # (8.32), which the walk confirms on a smaller picture
+            (i, j): sum(max(0, 27 - j - a * side) for a in range(1, i + 1))
+            for i, j in itertools.product(range(28), repeat=2)
+        }
+        assert f"{sum(missed.values()) / (784 * 783 / 2):.1%}" == share
+        assert in_notes(share)
+        walked = unseen(7, 8, side)
+        for (i, j), places in walked.items():
+            assert len(places) == sum(max(0, 7 - j - a * side) for a in range(1, i + 1))
+        if side == 1:
+            assert (missed[14, 14], 14 * 28 + 14) == (78, 406)
+            assert in_notes(f"{78 / 406:.1%}")
+            assert 28 - missed[1, 0] == 2
+
+
+def test_autoregression_sees_everything_with_two_stacks():
+    """notes/08 eqs. (8.33) to (8.35): the paths backwards through both stacks, in sets."""
+
+    def seen_from(place, dilations, width):
+        """Pixels on which the horizontal stack of the script depends at a place."""
+        h, v = {place}, set()
+        for rows, side, columns, d, link in (
+            *((2, 1, 2, d, True) for d in reversed(dilations)),
+            (3, 2, 3, 1, False),  # the first layer
+        ):
+            v = v | h if link else v
+            steps = [(a * d, b * d) for a in range(rows) for b in range(-side, side + 1)]
+            v = {(i - a, j + b) for i, j in v for a, b in steps}
+            h = {(i, j - b * d) for i, j in h for b in range(columns)}
+            v = {(i, j) for i, j in v if i >= 0 and 0 <= j < width}  # outside are zeros
+            h = {(i, j) for i, j in h if j >= 0}
+        pixels = {(i - 1, j) for i, j in v} | {(i, j - 1) for i, j in h}
+        return {(i, j) for i, j in pixels if i >= 0 and j >= 0}
+
+    for dilations, rows, sides in (((1, 2, 1, 2, 1, 2), 12, 11), ((1,) * 6, 9, 8)):
+        seen = seen_from((30, 30), dilations, 60)
+        assert all(pixel < (30, 30) for pixel in seen)  # earlier, as one reads
+        assert 30 - min(i for i, _ in seen) == rows
+        assert 30 - min(j for i, j in seen if i == 30) == rows
+        assert max(j for i, j in seen if i == 29) - 30 == sides
+        box = itertools.product(range(30 - rows, 30), range(30 - sides, 31 + sides))
+        assert seen >= set(box)  # all of it: no spot is blind
+    assert in_notes("12$ rows, as many pixels to the left, and $2 + 9 = 11$ columns")
+    assert in_notes("without dilation 9, 9 and 8")
+    assert seen_from((5, 4), (1,) * 9, 9) == {divmod(k, 9) for k in range(5 * 9 + 4)}
+
+
+def test_autoregression_given_something():
+    """notes/08 section 5: labels are worth log 10; what is no beginning needs weights."""
+    assert noted(math.log(10))
+    assert noted(math.log(10) / 784 / math.log(2))
+    assert noted(80.0 + math.log(10) - 80.1)  # question 11
+    p = TWO_PIXELS
+    first, given = p.sum(dim=1), p / p.sum(dim=1, keepdim=True)
+    weights = given[:, 1]  # x_2 = 1 is known, x_1 was drawn in ignorance of it
+    right = p[:, 1] / p[:, 1].sum()
+    assert torch.allclose(first * weights / (first @ weights), right)
+    assert right.tolist() == pytest.approx([0.2, 0.8])
+    assert (first @ weights).item() == pytest.approx(p[:, 1].sum().item())
+
+
+def test_autoregression_hears_in_logarithms():
+    """notes/08 eqs. (8.47) to (8.49): the round trip of mu-law."""
+
+    def there(x):
+        return np.sign(x) * np.log1p(255 * np.abs(x)) / np.log(256)
+
+    def level(x):
+        return np.rint((x + 1) / 2 * 255)
+
+    def back(k):
+        y = 2 * k / 255 - 1
+        return np.sign(y) * np.expm1(np.abs(y) * np.log(256)) / 255
+
+    x = np.linspace(-1, 1, 100_001)
+    factor = 256 ** (1 / 255) - 1
+    bound = (1 / 255 + np.abs(x)) * factor
+    error = np.abs(back(level(there(x))) - x)
+    assert (error <= bound + 1e-12).all()
+    assert (error / bound).max() > 0.99
+    assert noted(factor, 5)
+    assert noted(factor / 255, 6)
+    assert noted(factor * (1 + 1 / 255))
+    assert noted(1 / 255 / factor - 1 / 255)
+    assert noted(there(0.1), 5)
+    assert noted((there(0.1) + 1) / 2 * 255, 2)
+    assert (level(there(0.1)), level(there(0.001))) == (203, 133)
+    assert noted(2 * 203 / 255 - 1, 5)
+    assert all(noted(back(k), 5) for k in (203, 133))
+    assert noted((1 / 255 + 0.1) * factor, 5)
+    assert f"{2 * level(0.001) / 255 - 1:.5f}" == "0.00392"
+    y, tiny = 0.6, 1e-5  # (8.48): the slope of the inverse, in levels
+    slope = (back((y + tiny + 1) / 2 * 255) - back((y - tiny + 1) / 2 * 255)) / (2 * tiny)
+    assert slope == pytest.approx(math.log(256) * (1 / 255 + back((y + 1) / 2 * 255)))
+    assert in_notes(f"{1 / 255 / 0.01:.0%} at an amplitude of 0.01")  # question 7
+
+
+def modes(*taps):
+    """Roots of y_n = sum of taps, (delay, weight), as (pitch over f_s, samples to fall by e)."""
+    longest = max(delay for delay, _ in taps)
+    polynomial = np.zeros(longest + 1)
+    polynomial[0] = 1
+    for delay, weight in taps:
+        polynomial[delay] -= weight
+    roots = [z for z in np.roots(polynomial) if z.imag > 1e-9 and abs(z) > 0.1]
+    return sorted((np.angle(z) / (2 * math.pi), -1 / math.log(abs(z))) for z in roots)
+
+
+def test_autoregression_plucks_strings():
+    """notes/08 eqs. (8.50) to (8.54): pitch and decay as roots of the loop's polynomial."""
+    rate = 8000
+    for n in (17, 18):
+        ring = brentq(
+            lambda w, n=n: -np.angle(np.exp(-1j * w * n) * (1 + np.exp(-1j * w))), 0.2, 0.5
+        )
+        assert ring * rate / (2 * math.pi) == pytest.approx(rate / (n + 0.5))
+        assert noted(rate / (n + 0.5), 2)
+    cents = [1200 * math.log2(rate / (n + 0.5) / 440) for n in (17, 18)]
+    assert in_notes(f"{cents[0]:.0f} cents below the one and {-cents[1]:.0f} cents above the other")
+    string = modes((18, 0.5), (19, 0.5))
+    assert [f for f, _ in string[:4]] == pytest.approx([m / 18.5 for m in (1, 2, 3, 4)], rel=1e-3)
+    assert in_notes(f"by {-1200 * math.log2(18.5 * string[0][0]):.2f} cents")
+    assert noted(string[0][1] / rate)
+    assert noted(string[1][1] / rate)
+    n, a = 17, rate / 440 - 17.5
+    assert noted(a)
+    tuned = modes((n, (1 - a) / 2), (n + 1, 0.5), (n + 2, a / 2))[0][0] * rate
+    assert noted(tuned, 2)
+    assert in_notes(f"{1200 * math.log2(440 / tuned):.2f} cents flat")
+    assert in_notes(f"within {-1 / math.log(0.996):.1f} turns")
+    period = 16000 / 220  # question 8
+    assert noted(period)
+    assert noted(period - 72.5)
+    assert noted(2 * period**3 / (math.pi**2 * 16000), 2)
+    assert noted(2 * period**3 / (math.pi**2 * 16000) / 100, 3)
+
+
+def test_autoregression_measures_pitch():
+    """notes/08 eqs. (8.55) to (8.57): a parabola through three shifts of a sine."""
+
+    def vertex(low, top, high):
+        a, b, _ = np.polyfit([-1, 0, 1], [low, top, high], 2)
+        return -b / (2 * a)
+
+    assert noted(vertex(0.8, 1, 0.9))
+    t = np.arange(200_000)
+    x = np.sin(2 * math.pi * 440 * t / 8000)
+    c = {s: x[:-s] @ x[s:] / math.sqrt((x[:-s] @ x[:-s]) * (x[s:] @ x[s:])) for s in (17, 18, 19)}
+    shift = 18 + vertex(*c.values())
+    assert shift == pytest.approx(18.1802, abs=2e-4)
+    assert noted(18.1802)
+    assert noted(8000 / shift, 2)
+    assert in_notes(f"{1200 * math.log2(8000 / shift / 440):.2f} cents sharp")
+    assert noted(8000 / 18, 2)
+    assert in_notes(f"{1200 * math.log2(8000 / 18 / 440):.0f} cents sharp")
+    assert in_notes(f"are {1200 * math.log2(19 / 18):.0f} cents apart")
+    assert noted(2 * 8000 / 110, 1)  # question 6
+    assert 2**7 < 2 * 8000 / 110 < 2**8
+    for delay in range(2**5):  # one path to each past sample of a block
+        paths = [s for s in itertools.product((0, 1), repeat=5) if s @ 2 ** np.arange(5) == delay]
+        assert len(paths) == 1
+    assert in_notes(f"= {1 + 3 * sum(2**i for i in range(10))}$")
+    assert noted(1024 / 16, 0)
+    script = [2 ** (i % 8) for i in range(14)]
+    assert in_notes(f"= {2 + sum(script)}$ samples, {(2 + sum(script)) / 8:.0f} milliseconds")
+
+
+def test_autoregression_pays_for_attention():
+    """notes/08 eqs. (8.59) to (8.65): multiplications, counted step by step."""
+
+    def step(i, d):
+        """Place i (from 1) with keys and values kept: projections, network, products, means."""
+        return 4 * d * d + 8 * d * d + i * d + i * d
+
+    def whole(n, d):
+        return sum(step(i, d) for i in range(1, n + 1))
+
+    for n in (784, 196):
+        parts = 12 * n * 64**2, whole(n, 64) - 12 * n * 64**2
+        assert all(noted(part / 1e6, 1) for part in parts)
+    naive = sum(whole(i, 64) for i in range(1, 197))
+    assert in_notes(f"{naive:,} for each layer, against {whole(196, 64):,}")
+    assert in_notes(f"a factor of {naive / whole(196, 64):.1f}")
+    naive, kept = sum(whole(i, 128) for i in range(1, 1025)), whole(1024, 128)  # question 10
+    attention = kept - 12 * 1024 * 128**2
+    assert in_notes(f"{12 * 1024 * 128**2:,}".replace(",", "{,}"))
+    assert in_notes(f"{attention:,}".replace(",", "{,}") + f"$: {attention / kept:.0%}")
+    assert in_notes(f"${naive / 1e11:.2f} \\cdot 10^{{11}}$")
+    assert in_notes(f"${kept / 1e8:.2f} \\cdot 10^8$: a factor of {naive / kept:.0f}")
+    q, k = torch.randn(2, 40_000, 64, generator=torch.manual_seed(0))
+    assert (q * k).sum(dim=1).var().item() == pytest.approx(64, rel=0.05)
+    assert noted(8 * math.sqrt(2), 1)
+
+
+def test_autoregression_starts_at_the_histogram():
+    """notes/08 eq. (8.63)."""
+    counts = torch.tensor([7.0, 0.0, 3.0], dtype=torch.float64)
+    bias = ((counts + 0.5) / (counts.sum() + 1.5)).log()
+    assert bias.exp().sum().item() == pytest.approx(1)
+    coin = entropy_of([0.1307, 1 - 0.1307])
+    assert noted(coin)
+    assert noted(784 * coin, 1)
+
+
+def test_autoregression_at_another_temperature():
+    """notes/08 eqs. (8.67) and (8.68): two pixels, and question 9."""
+    first = torch.tensor([0.6, 0.4], dtype=torch.float64)
+    given = torch.tensor([[0.5, 0.5], [0.1, 0.9]], dtype=torch.float64)
+    p = first[:, None] * given
+    joint = (p**2 / (p**2).sum()).flatten()
+    single = (first**2 / (first**2).sum())[:, None] * given**2 / (given**2).sum(1, keepdim=True)
+    for name, q in (("$p^2$, normalised", joint), (r"step by step, $T = \frac 1 2$", single)):
+        assert in_notes(f"| {name} | " + " | ".join(f"{v:.4f}" for v in q.flatten()) + " |")
+    assert p.argmax() == 3
+    assert first.argmax() == 0  # greedy begins with 0
+    zeta = (given**2).sum(dim=1)
+    assert zeta.tolist() == pytest.approx([0.5, 0.82])
+    ahead = first**2 * zeta
+    assert (ahead / ahead.sum())[0].item() == pytest.approx(joint[:2].sum().item())
+    assert noted((ahead / ahead.sum())[0].item())
+    assert noted((first**2 / (first**2).sum())[0].item())
+    draft = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)  # a draft and a check
+    target = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    accept = draft * (target / draft).clamp(max=1)
+    rest = (target - draft).clamp(min=0)
+    assert torch.allclose(accept + (1 - accept.sum()) * rest / rest.sum(), target)
+
+
+def test_autoregression_on_its_own():
+    """notes/08 section 10: bounds, slips, and where scheduled sampling ends."""
+    assert noted(math.sqrt(0.784 / 2))
+    rng = np.random.default_rng(0)
+    for _ in range(50):  # Pinsker, and errors that add up, on three binary places
+        p, q = rng.dirichlet(np.full((2, 8), 0.7).mean(0), size=2).reshape(2, 2, 2, 2)
+        tv = np.abs(p - q).sum() / 2
+        assert tv <= math.sqrt((p * np.log(p / q)).sum() / 2) + 1e-12
+        total = 0
+        for i in range(3):
+            later = tuple(range(i + 1, 3))
+            a, b = p.sum(later), q.sum(later)
+            given = [m / m.sum(-1, keepdims=True) for m in (a, b)]
+            total += (a.sum(-1) * np.abs(given[0] - given[1]).sum(-1) / 2).sum()
+        assert tv <= total + 1e-12
+    for slip in (0.001, 0.01):
+        assert noted((1 - slip) ** 784)
+    after = sum(1 - 0.999**t for t in range(1, 785))
+    walk = [(784 - t) * 0.001 * 0.999**t for t in range(784)]  # first slip at t, and all after it
+    assert sum(walk) == pytest.approx(after)
+    assert in_notes(f"{after:.1f} of 784")
+    assert after <= 0.001 * 784 * 785 / 2
+    p = TWO_PIXELS
+    seen = 0.5 * p + 0.5 * torch.outer(p.sum(dim=1), p.sum(dim=0))  # pairs of given past, target
+    assert noted((seen / seen.sum(dim=1, keepdim=True))[1, 1].item(), 2)
+    model = torch.tensor([0.25, 0.25, 0.25, 0.25])  # question 13
+    assert (model - torch.tensor([1.0, 0, 0, 0])).abs().sum() / 2 == 0.75
+
+
+def test_autoregression_speaks():
+    """notes/08 eqs. (8.74) and (8.75)."""
+    assert noted(math.exp(3), 2)
+    assert noted(2**0.9, 3)
+    assert noted(3 * math.log2(math.e) / 4.5)
+    p = np.full(7, 1 / 50)
+    assert np.prod(p) ** (-1 / 7) == pytest.approx(50)
+
+
+def test_autoregression_adds_up():
+    """Both sides of every equation of plain numbers in notes/08, to one unit of the last digit."""
+    checked = 0
+    for formula in INLINE.findall(DISPLAY.sub("", without_code(read(ORDERS)))):
         for left, right in itertools.pairwise(formula.split("=")):
             a, b = value_of(left), value_of(right)
             if isinstance(a, int | float) and isinstance(b, int | float):
