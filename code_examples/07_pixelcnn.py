@@ -838,7 +838,10 @@ def mean_and_error(values: Tensor, name: str) -> Metrics:
 
 
 def speed(model: nn.Module, likelihood: Likelihood, x: Tensor, y: Tensor) -> Metrics:
-    """Seconds for samples like x (B, ...), cached; and without, from a few of its many passes."""
+    """Seconds for samples like x (B, ...), cached; and naively, from a few of its many passes.
+
+    Naively is one pass for each place, which is kind to it: `sample` has one for each number.
+    """
     begin = time.perf_counter()
     sample(model, likelihood, x, y)
     cached = time.perf_counter() - begin
@@ -846,7 +849,7 @@ def speed(model: nn.Module, likelihood: Likelihood, x: Tensor, y: Tensor) -> Met
     with torch.no_grad():
         for _ in range(passes):
             model(x, y)
-    naive = (time.perf_counter() - begin) / passes * len(model.sites)
+    naive = (time.perf_counter() - begin) / passes * len(model.sites) / x.shape[1]
     return {
         f"seconds_per_{len(x)}_samples": cached,
         f"seconds_per_{len(x)}_samples_naive": naive,

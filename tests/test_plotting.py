@@ -80,6 +80,7 @@ def every_picture(folder):
             bounds=bounds,
             log_prob=gaussian,
         ),
+        "sounds": plotting.spectrograms({"a": loss, "b": -loss}, folder / "sound.png", rate=800),
         "latent": plotting.latent_scatter(z, torch.arange(50) % 10, folder / "latent.png"),
         "animation": pictures.animation(x, folder / "x.gif", labels=list("abcdefg")),
     }
@@ -405,3 +406,44 @@ def test_line_labels_that_meet_are_moved_apart(tmp_path):
     heights = [t.get_position()[1] for t in axes.texts]
     assert heights == sorted(heights), "the order of the lines is kept"
     assert np.mean(heights) == pytest.approx(0.5, abs=0.01)
+
+
+def panels_of(picture):
+    """The coloured panels one under the other, without the colour bar beside them."""
+    coloured = (np.ptp(picture[:, : int(0.8 * picture.shape[1])], axis=-1) > 30).sum(1) > 300
+    ends = np.flatnonzero(np.diff(coloured.astype(int)))
+    return [picture[top + 1 : bottom + 1] for top, bottom in ends.reshape(-1, 2)]
+
+
+def test_a_spectrogram_shows_high_tones_above_low_ones_and_time_to_the_right(tmp_path):
+    t = torch.arange(8000) / 8000
+    low, high = ((2 * torch.pi * hertz * t).sin() for hertz in (500, 3000))
+    sounds = {"low": low, "high": high.requires_grad_(), "both": torch.where(t < 0.5, low, high)}
+    path = plotting.spectrograms(sounds, tmp_path / "a.png", rate=8000, title="Tones")
+    panels = panels_of(decoded(path))
+    assert len(panels) == 3
+    heights = []
+    for panel in panels:  # of the loudest part, as a share of the panel from below; early and late
+        rows, columns = np.nonzero(near(panel, YELLOW)[:, : int(0.8 * panel.shape[1])])
+        early, late = columns < 0.3 * panel.shape[1], columns > 0.6 * panel.shape[1]
+        heights += [1 - np.median(rows[part]) / len(panel) for part in (early, late)]
+    quiet, loud = 500 / 4000, 3000 / 4000
+    assert heights == pytest.approx([quiet, quiet, loud, loud, quiet, loud], abs=0.02)
+
+
+@pytest.mark.parametrize("rate", [2000, 16_000])
+def test_a_short_sound_and_silence_have_spectrograms_too(tmp_path, rate):
+    """Of another rate, whose half is the highest frequency."""
+    tone = (2 * torch.pi * 0.125 * torch.arange(128)).sin()
+    path = plotting.spectrograms({"tone": tone, "nothing": 0 * tone}, tmp_path / "a.png", rate=rate)
+    panel, nothing = panels_of(decoded(path))
+    rows, _ = np.nonzero(near(panel, YELLOW)[:, : int(0.8 * panel.shape[1])])
+    assert 1 - np.median(rows) / len(panel) == pytest.approx(0.25, abs=0.05)
+    assert not near(nothing, YELLOW)[:, : int(0.8 * panel.shape[1])].any()
+
+
+def test_a_sound_shorter_than_a_window_is_refused(tmp_path):
+    sounds = {"long": torch.zeros(9000), "short": torch.zeros(63)}
+    with pytest.raises(UserError, match=r"^expected sounds of at least 64 samples.*longer"):
+        plotting.spectrograms(sounds, tmp_path / "a.png", rate=8000)
+    assert not list(tmp_path.iterdir())

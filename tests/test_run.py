@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 import torch
+from scipy.io import wavfile
 
 from code_examples import utils
 from code_examples.utils import files
@@ -235,6 +236,29 @@ def test_an_unfinished_runs_checkpoint_is_put_aside_not_deleted(tmp_path, capsys
     train(Config(epochs=1, out=tmp_path))
     assert "checkpoint.old.pt" in capsys.readouterr().err
     assert (tmp_path / "checkpoint.old.pt").read_bytes() == old
+
+
+def test_a_sound_is_written_as_it_is_heard(tmp_path, capsys):
+    """16 bits, at its rate; what is too loud is cut, not wrapped round."""
+    run, _, _ = train(Config(epochs=1, out=tmp_path))
+    sound = torch.tensor([0.0, 0.25, -0.5, 1.0, -1.0, 1.7, -3.0, 1e-5, 2e-5]).requires_grad_()
+    run.save_sound("tone.wav", sound, 8000)
+    rate, read = wavfile.read(tmp_path / "tone.wav")
+    assert rate == 8000
+    assert str(read.dtype) == "int16"
+    assert read.tolist() == [0, 8192, -16384, 32767, -32767, 32767, -32767, 0, 1]
+    run.save_sound("high.wav", torch.linspace(-1, 1, 5000).double(), 44_100)
+    rate, read = wavfile.read(tmp_path / "high.wav")
+    assert (rate, read.shape) == (44_100, (5000,))
+    error = torch.from_numpy(read / 32767) - torch.linspace(-1, 1, 5000)
+    assert error.abs().max() <= 0.5 / 32767 + 1e-6
+    capsys.readouterr()
+    run.finish()
+    shown = capsys.readouterr().out
+    assert "Pictures and sounds in" in shown
+    assert "high.wav, tone.wav" in shown
+    utils.start(Config(epochs=1, out=tmp_path), "toy.py").keep()
+    assert not list(tmp_path.glob("*.wav"))  # of an earlier run
 
 
 # --- Cut short
