@@ -332,16 +332,14 @@ class MADE(nn.Module):
         shape: (C, H, W) of x, D numbers.
         outputs: P, numbers for each number of x.
         hidden: Units; with fewer than D - 1 of them some numbers do not see their predecessor.
-        orderings: How many; the first is as one reads, the others are random.
+        orderings: How many, all random: as one reads, a number would often miss the one before it.
     """
 
     def __init__(self, shape: Shape, outputs: int, hidden: int, orderings: int = 1) -> None:
         super().__init__()
         dims = math.prod(shape)
         self.hidden, self.out = nn.Linear(dims, hidden), nn.Linear(hidden, outputs * dims)
-        channels = torch.arange(dims).view(shape).movedim(0, -1)  # as one reads: pixel by pixel
-        places = [channels.flatten().argsort()]
-        places += [torch.randperm(dims) for _ in range(orderings - 1)]
+        places = [torch.randperm(dims) for _ in range(orderings)]
         self.register_buffer("places", torch.stack(places))  # (orderings, D): 0...D-1
         degrees = torch.arange(hidden) * (dims - 1) // hidden  # 0...D-2, evenly
         self.register_buffer("degrees", degrees)
@@ -503,6 +501,8 @@ class WaveNet(nn.Module):
             CausalConv2d(width, 2 * width, (1, 2), dilation=d) for d in dilations
         )
         self.notes = nn.ModuleList(nn.Embedding(num_classes, 2 * width) for _ in dilations)
+        for note in self.notes:
+            nn.init.normal_(note.weight, std=0.1)  # near each other: what one learns helps others
         self.out = nn.ModuleList(nn.Conv2d(width, 2 * width, 1) for _ in dilations)
         self.head = Head(width, 1, outputs, width=2 * width)
         self.sites = raster(shape)
@@ -597,7 +597,7 @@ class Logistics:
         """As Softmax has it."""
         logits, mean, log_scale = outputs.float().unflatten(1, (3, -1)).unbind(1)  # (B, K, ...)
         k, spacing = classes(x, self.levels)[:, None], 2 / (self.levels - 1)  # of levels in [-1, 1]
-        narrow = torch.exp(-log_scale.clamp(min=-7))
+        narrow = torch.exp(-log_scale.clamp(-7, 7))
         centre = (2 * x[:, None] - 1 - mean) * narrow
         low, high = centre - spacing / 2 * narrow, centre + spacing / 2 * narrow
         # sigmoid(high) - sigmoid(low) as a product, in which nothing cancels
@@ -739,7 +739,7 @@ VARIANTS = {
     "made": {"levels": 2, "epochs": 60, "lr": 2e-3, "batch_size": 64, "weight_decay": 0.05},
     "pixelcnn-masked": {"layers": 6},
     "transformer": {"patch": 2, "width": 64, "lr": 2e-3},
-    "wavenet": {"dataset": "plucks", "layers": 14, "lr": 3e-3, "batch_size": 8, "epochs": 3},
+    "wavenet": {"dataset": "plucks", "layers": 7, "lr": 5e-3, "batch_size": 4, "epochs": 14},
 }
 
 
@@ -772,7 +772,7 @@ class Config(utils.Config):
     width: int | None = None
     """Channels of the layers; 32 unless given, transformer 64."""
     layers: int | None = None
-    """Layers; 4 unless given, pixelcnn-masked 6, wavenet 14."""
+    """Layers; 4 unless given, pixelcnn-masked 6, wavenet 7."""
     hidden: int = 500
     """made: hidden units."""
     orderings: int = 1
@@ -785,7 +785,7 @@ class Config(utils.Config):
     """Decay of the average of the weights, which is what is measured and drawn from; 0.99."""
     temperature: float = 1.0
     """Of samples: 1 is the model itself, below 1 it dares less."""
-    seconds: float = 0.5
+    seconds: float = 0.2
     """wavenet: length of a tone."""
 
     def __post_init__(self) -> None:
@@ -825,7 +825,7 @@ def build(config: Config, shape: Shape, outputs: int, num_classes: int) -> nn.Mo
     if config.model == "pixelcnn-masked":
         return MaskedPixelCNN(shape, outputs, width, layers)
     if config.model == "wavenet":
-        dilations = [2 ** (i % 8) for i in range(layers)]  # 1 to 128, again and again
+        dilations = [2 ** (i % 7) for i in range(layers)]  # 1 to 64, and again
         return WaveNet(shape, outputs, width, dilations, num_classes)
     dilations = [(1, 2, 4, 2)[i % 4] for i in range(layers)]  # far with few layers, without gaps
     return PixelCNN(shape, outputs, width, dilations, num_classes)
@@ -983,8 +983,8 @@ def show_completions(
 ) -> None:
     """Digits of which the top half is given, three times; and, for contrast, the left half.
 
-    The top half is a prefix of the order, and what follows is drawn from p(rest | given). The left
-    half is not: its lower pixels are not foreseen where upper ones are drawn; notes/08 eq. (8.43).
+    The top half is a prefix of the order (not of MADE's, which is random), and what follows is
+    drawn from p(rest | given). The left half is not: its lower pixels are not foreseen where upper ones are drawn; notes/08 eq. (8.43).
     """
     x, y = prepare(data.test[:10]), data.test_labels[:10]
     rows, (_, height, wide) = {"test images": picture(x)}, x.shape[1:]
@@ -1028,11 +1028,11 @@ def show_surprise(
 
 # sound
 
-RATE, LOWEST, NOTES = 8000, 110.0, 25  # samples a second; Hz; two octaves in semitones
+RATE, LOWEST, NOTES = 8000, 220.0, 13  # samples a second; Hz; an octave in semitones
 
 
 def frequency(note: Tensor) -> Tensor:
-    """Hz of a note 0...24, each a semitone above the last."""
+    """Hz of a note 0...12, each a semitone above the last."""
     return LOWEST * 2 ** (note / 12)
 
 
@@ -1053,25 +1053,26 @@ def pluck(hertz: Tensor, steps: int, loss: float = 0.004) -> Tensor:
     """Plucked strings of these pitches (B,), sound (B, steps) in [-1, 1].
 
     Noise runs round a loop, and each time is smoothed by a mean of neighbours: what remains repeats
-    itself once a period. Karplus & Strong (1983), Computer Music Journal 7(2); the part of a
-    sample between two by Jaffe & Smith (1983), the same issue; notes/08 eqs. (8.50), (8.54).
+    itself once a period. Karplus & Strong (1983), Computer Music Journal 7(2); notes/08 eq. (8.50).
+    The delay between two samples, eq. (8.54), and the soft finger, noise without its highest tones,
+    are from Jaffe & Smith (1983), the same issue.
     """
     delay = RATE / hertz - 0.5  # the mean is worth half a sample
     whole = delay.floor().long()
     part = (delay - whole)[:, None]
-    burst = 2 * torch.rand(len(hertz), steps) - 1
+    burst = (2 * torch.rand(len(hertz), steps) - 1) * (torch.arange(steps) <= whole[:, None])
+    burst = F.avg_pool1d(F.pad(burst, (7, 0)), 8, stride=1)  # a soft finger: a mean of 1 ms
     start = int(whole.max()) + 2  # silence, so that one may look back from the beginning
     y = torch.zeros(len(hertz), start + steps)
     weights = torch.cat([1 - part, torch.ones_like(part), part], dim=1) * (1 - loss) / 2
     for t in range(steps):
         back = start + t - whole[:, None] - torch.arange(3)  # (B, 3)
-        y[:, start + t] = (y.gather(1, back) * weights).sum(dim=1)
-        y[:, start + t] += burst[:, t] * (t <= whole)
+        y[:, start + t] = burst[:, t] + (y.gather(1, back) * weights).sum(dim=1)
     y = y[:, start:]
     return 0.95 * y / y.abs().amax(dim=1, keepdim=True)
 
 
-def pitch_of(sound: Tensor, low: float = 80.0, high: float = 600.0) -> Tensor:
+def pitch_of(sound: Tensor, low: float = 80.0, high: float = 1000.0) -> Tensor:
     """Hz of tones (B, T): where a tone, shifted by a period, resembles itself.
 
     The first of the high peaks of its autocorrelation, and the top of the parabola through it;
@@ -1085,7 +1086,8 @@ def pitch_of(sound: Tensor, low: float = 80.0, high: float = 600.0) -> Tensor:
     peak = (at >= before) & (at >= after) & (at > 0.85 * at.amax(dim=1, keepdim=True))
     lag = peak.float().argmax(dim=1, keepdim=True)  # the first
     before, at, after = (values.gather(1, lag)[:, 0] for values in (before, at, after))
-    offset = 0.5 * (before - after) / (before - 2 * at + after)
+    curvature = (before - 2 * at + after).clamp(max=-1e-12)  # silence has none
+    offset = 0.5 * (before - after) / curvature
     return RATE / (first + lag[:, 0] + offset)
 
 
@@ -1113,7 +1115,7 @@ def sound(config: Config, run: utils.Run) -> None:
     model = train(model, likelihood, (x, y), lambda x: x, None, run)
     if run.rank:
         return
-    note = torch.arange(min(config.num_samples, 4 * NOTES)) % NOTES
+    note = torch.arange(NOTES * min(4, -(-config.num_samples // NOTES))) % NOTES
     how = {"temperature": config.temperature}
     blank, begin = torch.zeros(len(note), 1, 1, steps), time.perf_counter()
     samples = utils.in_parts(model, partial(sample, model, likelihood, **how), blank, note)[0]
@@ -1130,10 +1132,10 @@ def sound(config: Config, run: utils.Run) -> None:
     scales = {name: tone[:NOTES].flatten() for name, tone in tones.items()}
     for name, scale in scales.items():
         run.save_sound(f"{name.replace(' ', '_')}.wav", scale, RATE)
-    title = "A scale of two octaves, one tone after the other"
+    title = "A scale of an octave, one tone after the other"
     utils.spectrograms(scales, run.path("spectrogram.png"), rate=RATE, title=title)
     shown = {name: (range(NOTES), error[:NOTES]) for name, error in errors.items()}
-    labels = {"xlabel": "note asked for, semitones above 110 Hz", "ylabel": "error of pitch, cents"}
+    labels = {"xlabel": "note asked for, semitones above 220 Hz", "ylabel": "error of pitch, cents"}
     utils.curves(shown, run.path("pitch.png"), **labels)
     run.draw_history("bits_per_dim", ylabel="bits per sample of sound", title="Training")
     run.finish(
