@@ -984,7 +984,8 @@ def show_completions(
     """Digits of which the top half is given, three times; and, for contrast, the left half.
 
     The top half is a prefix of the order (not of MADE's, which is random), and what follows is
-    drawn from p(rest | given). The left half is not: its lower pixels are not foreseen where upper ones are drawn; notes/08 eq. (8.43).
+    drawn from p(rest | given). The left half is not: its lower pixels are not foreseen where upper
+    ones are drawn; notes/08 eq. (8.43).
     """
     x, y = prepare(data.test[:10]), data.test_labels[:10]
     rows, (_, height, wide) = {"test images": picture(x)}, x.shape[1:]
