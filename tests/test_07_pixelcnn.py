@@ -27,7 +27,7 @@ TINY = {
     "pixelcnn": lambda shape, P: PixelCNN(shape, P, 4, [1, 2]),
     "conditional": lambda shape, P: PixelCNN(shape, P, 4, [1, 2], K),
     "pixelcnn-masked": lambda shape, P: MaskedPixelCNN(shape, P, 4, 2),
-    "made": lambda shape, P: MADE(shape, P, 24),
+    "made": lambda shape, P: MADE(shape, P, 60),
     "transformer": lambda shape, P: Transformer(shape, P, 8, 2, heads=2),
     "wavenet": lambda shape, P: WaveNet(shape, P, 4, [1, 2, 4], K),
 }
@@ -248,7 +248,9 @@ def test_no_output_moves_when_its_own_number_or_a_later_one_does(name, shape):
         shape = (1, 1, math.prod(shape[:2]))  # at most 9 back: all of them
     model = tiny(name, shape)
     order = before(model.sites, shape)
-    assert model.sites == [(c, i, j) for i, j, c in sites_of((*shape[1:], shape[0]))]
+    reading = [(c, i, j) for i, j, c in sites_of((*shape[1:], shape[0]))]
+    assert sorted(model.sites) == sorted(reading)
+    assert model.sites == reading or name == "made"
     check_influence(model, shape, order, labels(name, 12))
     assert order.sum() == math.comb(math.prod(shape), 2)
 
@@ -279,7 +281,7 @@ def test_made_sees_before_each_number_in_every_ordering(shape, hidden):
         assert torch.equal(paths > 0, expected.T)
     orders = {tuple(model.order(i)) for i in range(4)}
     assert len(orders) == 4
-    assert model.sites == model.order(0) == pixelcnn.raster(shape)
+    assert model.sites == model.order(0)
 
 
 def test_degrees_are_spread_evenly():
@@ -366,6 +368,7 @@ def test_the_receptive_field_is_zero_exactly_where_nothing_is_seen(name):
     }.get(name, seen_by_all)
     model = shaken(MADE(shape, 3, 118)) if name == "made" else model
     expected = as_matrix(seen(*shape[1:]), shape)
+    expected = before(model.sites, shape) if name == "made" else expected
     x, sites = some_pictures(16, shape, 256), sites_of(shape)
     for site in (sites[0], sites[len(sites) // 2], sites[-1], sites[len(sites) // 3]):
         field = pixelcnn.receptive_field(model, x, site, y)
@@ -398,7 +401,7 @@ def test_all_binary_pictures_have_probability_one(name):
     for p in every:
         assert len(p) == 2 ** math.prod(shape)
         assert p.sum().item() == pytest.approx(1, abs=1e-5)
-        assert p.max() > 2 / len(p)  # and not all the same
+        assert p.max() > 1.2 / len(p)  # and not all the same
     assert ((every[0] - every[1]).abs().sum() > 0.1) == (name in LABELLED)
 
 
@@ -413,7 +416,7 @@ def test_all_pictures_of_more_levels_and_colours_have_probability_one(name, shap
         model, x = tiny(name, shape, likelihood.outputs), all_pictures(shape, levels)
         p = log_prob(model, x, likelihood, labels(name, len(x), 1)).exp()
         assert p.sum().item() == pytest.approx(1, abs=1e-4)
-        assert p.max() > 2 / len(p)
+        assert p.max() > 1.2 / len(p)
 
 
 @of_pictures
@@ -527,7 +530,9 @@ def test_a_narrow_logistic_far_from_a_level_has_the_mass_of_its_tail():
     close(table[0, 1:200].double(), torch.from_numpy(expected), atol=1e-2, rtol=1e-4)
 
 
-EXTREMES = [*itertools.product((0.0, 1.0, -3.0, 100.0, -1e3), (-1e3, -20.0, -7.0, 0.0, 7.0, 20.0))]
+EXTREMES = [
+    *itertools.product((0.0, 1.0, -3.0, 100.0, -1e3), (-1e3, -20.0, -7.0, 0.0, 7.0, 20.0, 1e3))
+]
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 256])
@@ -546,9 +551,9 @@ def test_logistics_are_finite_and_so_are_their_gradients(levels):
         assert gradient.isfinite().all(), (mean, log_scale)
 
 
-@pytest.mark.xfail(strict=True, reason="low - high cancels, and exp(-log_scale) underflows")
-@pytest.mark.parametrize(("mean", "log_scale"), [(1e7, 0.0), (1e7, -7.0), (0.0, 100.0), (0.0, 1e3)])
-def test_logistics_far_away_or_very_wide_are_finite_too(mean, log_scale):
+@pytest.mark.xfail(strict=True, reason="low - high cancels")
+@pytest.mark.parametrize(("mean", "log_scale"), [(1e7, 0.0), (1e7, -7.0)])
+def test_logistics_far_away_are_finite_too(mean, log_scale):
     """One such component must not spoil the gradient of the others."""
     outputs = torch.tensor([[0.3, 0.0, mean, 0.1, log_scale, -1.0]], requires_grad=True)
     table = Logistics(256, 2).table(outputs)
@@ -1373,17 +1378,21 @@ def test_mu_law_is_finer_where_it_is_quiet():
         assert gaps[-1] > levels / 5 * gaps[levels // 2]
 
 
-def test_notes_are_semitones_above_110_hertz():
+def test_notes_are_semitones_above_the_lowest():
+    low, every = pixelcnn.LOWEST, pixelcnn.frequency(torch.arange(pixelcnn.NOTES))
     f = pixelcnn.frequency(torch.tensor([0, 12, 24, 1]))
-    close(f, torch.tensor([110.0, 220.0, 440.0, 110 * 2 ** (1 / 12)]))
-    every = pixelcnn.frequency(torch.arange(pixelcnn.NOTES))
-    close(pixelcnn.cents(every[1:], every[:-1]), torch.full((24,), 100.0), atol=1e-2, rtol=0)
+    close(f, torch.tensor([low, 2 * low, 4 * low, low * 2 ** (1 / 12)]))
+    steps = torch.full((pixelcnn.NOTES - 1,), 100.0)
+    close(pixelcnn.cents(every[1:], every[:-1]), steps, atol=1e-2, rtol=0)
 
 
 def test_an_octave_has_1200_cents():
     a, b = float64(220, 110, 100, 105), float64(110, 220, 100, 100)
     got = pixelcnn.cents(a, b)
     close(got, float64(1200, -1200, 0, 12 * 100 * math.log2(1.05)))
+
+
+FINGER = 7  # samples by which the finger's softness makes the noise longer
 
 
 @pytest.mark.parametrize("hertz", [110.0, 146.83, 207.65, 330.0, 440.0])
@@ -1394,39 +1403,33 @@ def test_a_plucked_string_is_a_loop(hertz):
     period = pixelcnn.RATE / hertz
     whole = math.floor(period - 0.5)
     part = period - 0.5 - whole
-    t = torch.arange(whole + 3, steps)
+    t = torch.arange(whole + 3 + FINGER, steps)
     delayed = lambda t: (1 - part) * y[t - whole] + part * y[t - whole - 1]
     close(y[t], (1 - loss) * (delayed(t) + delayed(t - 1)) / 2, atol=1e-5, rtol=0)
-    start = y[:whole]  # noise, as loud as may be
-    assert start.abs().max() <= 0.95 + 1e-6
     assert y.abs().max().item() == pytest.approx(0.95)
-    spread = start.max() - start.min()
-    assert start.std() / spread == pytest.approx(1 / 12**0.5, rel=0.35)
-    assert abs((start[1:] * start[:-1]).mean() / start.var()) < 0.5
     assert (y[:whole] != 0).all()
 
 
 def test_the_burst_is_one_period_long():
-    """The first sample after it comes from the loop alone."""
+    """White noise, of which the finger takes means of eight; what comes later is the loop's."""
     hertz = torch.tensor([200.0, 400.0])  # 40 and 20 samples
     torch.manual_seed(3)
     y = pixelcnn.pluck(hertz, 100, 0.0)
     torch.manual_seed(3)
-    noise = 2 * torch.rand(2, 100) - 1
+    noise = (2 * torch.rand(2, 100) - 1).tolist()
     for row, (whole, part) in enumerate([(39, 0.5), (19, 0.5)]):
-        own = [0.0] * 100
+        own, raw = [0.0] * 100, [n if t <= whole else 0.0 for t, n in enumerate(noise[row])]
         at = lambda t, own=own: own[t] if t >= 0 else 0.0
         for t in range(100):
             ago = [at(t - whole - i) for i in range(3)]
             loop = 0.5 * ((1 - part) * ago[0] + ago[1] + part * ago[2])
-            own[t] = loop + (noise[row, t].item() if t <= whole else 0.0)
+            own[t] = loop + sum(raw[max(0, t - FINGER) : t + 1]) / (FINGER + 1)
         own = 0.95 * torch.tensor(own) / max(map(abs, own))
         close(y[row], own, atol=1e-5, rtol=0)
 
 
 def test_plucked_strings_sound_as_asked_and_fade():
-    note = torch.arange(pixelcnn.NOTES)
-    asked = pixelcnn.frequency(note)
+    asked = 110 * 2 ** (torch.arange(25) / 12)
     torch.manual_seed(0)
     y = pixelcnn.pluck(asked, 4000)
     torch.manual_seed(0)
@@ -1495,6 +1498,16 @@ def test_a_tone_without_a_pitch_is_not_in_tune():
     assert pixelcnn.pitch_metrics(error, "")["pitch_within_50_cents_share"] == 0
 
 
+@pytest.mark.xfail(strict=True, reason="where nothing peaks the parabola has its top anywhere")
+def test_noise_has_some_pitch_in_the_range():
+    """Of a walk at random no peak is high; the parabola must not lead out of the range."""
+    walks = torch.cat([torch.randn(20, 400).cumsum(dim=1), torch.linspace(-1, 1, 400)[None]])
+    hertz = pixelcnn.pitch_of(walks)
+    assert hertz.isfinite().all()
+    assert hertz.min() > 40
+    assert hertz.max() < 2000
+
+
 def test_errors_of_pitch_are_summed_up():
     metrics = pixelcnn.pitch_metrics(torch.tensor([-60.0, 3.0, -1.0, 200.0, 49.0]), "_x")
     assert metrics == pytest.approx(
@@ -1518,13 +1531,13 @@ def ticking(monkeypatch):
     monkeypatch.setattr(pixelcnn, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
 
 
-def test_sampling_without_keeping_takes_a_pass_for_each_number(monkeypatch):
+def test_sampling_without_keeping_takes_a_pass_for_each_place(monkeypatch):
     ticking(monkeypatch)
     shape, passes = (2, 3, 3), []
     model, x = tiny("pixelcnn", shape).float(), torch.zeros(7, *shape)
     model.register_forward_hook(lambda *_: passes.append(0))
     metrics = pixelcnn.speed(model, Softmax(2), x, torch.zeros(7, dtype=torch.long))
-    naive = 1 / len(passes) * 18
+    naive = 1 / len(passes) * 9  # places
     assert metrics == pytest.approx(
         {
             "seconds_per_7_samples": 1,
@@ -1604,10 +1617,11 @@ MAINS = [
 
 @pytest.mark.parametrize("flags", MAINS, ids=str)
 def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch, drawn):
-    measured, asked, grids = [], [], []
+    measured, asked, grids, starts = [], [], [], []
     watch(monkeypatch, "likelihoods", lambda *args: measured.append(args[2:]))
     watch(monkeypatch, "sample", lambda *args, **how: asked.append((args[2].shape, args[3], how)))
     watch(monkeypatch, "train", lambda *args: grids.append(args[3](args[2][0])))
+    watch(monkeypatch, "start_at_histogram", lambda *args: starts.append(args[1:]))
     config = Config(dataset="digits", out=tmp_path, **SMALL | flags)
     pixelcnn.main(config)
     assert {p.name for p in tmp_path.iterdir()} >= FILES | OF_PICTURES
@@ -1643,7 +1657,9 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch, drawn
     data = utils.load_images("digits", quick=True)
     assert torch.equal(y_test, data.test_labels)
     pictures = F.pixel_shuffle(test, patch)
-    for x in (test, train_x, grids[0]):
+    assert [levels for _, levels in starts] == [levels] * (config.output == "softmax")
+    grids += [x for x, _ in starts]
+    for x in (test, train_x, *grids):
         close(x * (levels - 1), (x * (levels - 1)).round())
     if levels == 2 and config.binarize != "threshold":
         assert not torch.equal(pictures, (data.test >= 0.5).float())
@@ -1699,10 +1715,11 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch, drawn
 def test_a_run_of_sound(tmp_path, monkeypatch, drawn):
     from scipy.io import wavfile
 
-    measured, asked = [], []
+    measured, asked, starts, notes = [], [], [], pixelcnn.NOTES
     watch(monkeypatch, "likelihoods", lambda *args: measured.append(args[2:]))
     watch(monkeypatch, "sample", lambda *args, **how: asked.append((args[3], how)))
-    flags = SMALL | {"num_samples": 30, "seconds": 0.05, "batch_size": 16, "epochs": 2}
+    watch(monkeypatch, "start_at_histogram", lambda *args: starts.append(args[2]))
+    flags = SMALL | {"num_samples": 2 * notes, "seconds": 0.05, "batch_size": 16, "epochs": 2}
     config = Config(model="wavenet", out=tmp_path, temperature=0.9, **flags)
     pixelcnn.main(config)
     assert {p.name for p in tmp_path.iterdir()} >= FILES | OF_SOUND
@@ -1711,10 +1728,12 @@ def test_a_run_of_sound(tmp_path, monkeypatch, drawn):
     assert metrics["pitch_error_cents_median_data"] < 2
     assert metrics["pitch_within_50_cents_share_data"] == 1
     ((test, y_test, train_x, _),) = measured
-    assert test.shape == (25, 1, 1, 400)
-    assert y_test.tolist() == list(range(25))
+    assert len(test) >= notes
+    assert test.shape[1:] == (1, 1, 400)
+    assert y_test.tolist() == (torch.arange(len(test)) % notes).tolist()
+    assert starts == [256]
     assert not torch.equal(test, train_x)
-    model = pixelcnn.build(config, (1, 1, 400), 256, 25)
+    model = pixelcnn.build(config, (1, 1, 400), 256, notes)
     model.load_state_dict(state["ema"])
     nats = -log_prob(model, test, Softmax(256), y_test)
     assert metrics["test_nll_nats"] == pytest.approx(nats.mean().item(), rel=1e-4)
@@ -1722,9 +1741,9 @@ def test_a_run_of_sound(tmp_path, monkeypatch, drawn):
     assert metrics["test_bits_per_dim"] == pytest.approx(bits, rel=1e-4)
     assert 3 < bits < 8.2
     samples = np.load(tmp_path / "samples.npy")
-    assert samples.shape == (30, 1, 1, 400)
+    assert samples.shape == (2 * notes, 1, 1, 400)
     note, how = asked[0]
-    assert note.tolist() == [*range(25), *range(5)]
+    assert note.tolist() == 2 * [*range(notes)]
     assert how == {"temperature": 0.9}
     sound = pixelcnn.mu_law_inverse(torch.from_numpy(samples[:, 0, 0]), 256)
     error = pixelcnn.cents(pixelcnn.pitch_of(sound), pixelcnn.frequency(note)).abs()
@@ -1734,9 +1753,9 @@ def test_a_run_of_sound(tmp_path, monkeypatch, drawn):
     rate, wave = wavfile.read(tmp_path / "wavenet.wav")
     assert rate == pixelcnn.RATE
     assert wave.dtype == np.int16
-    np.testing.assert_allclose(wave / 32767, sound[:25].flatten(), atol=1e-4)
+    np.testing.assert_allclose(wave / 32767, sound[:notes].flatten(), atol=1e-4)
     rate, wave = wavfile.read(tmp_path / "plucked_strings.wav")
-    plucked = pixelcnn.mu_law_inverse(test[:, 0, 0], 256).flatten()
+    plucked = pixelcnn.mu_law_inverse(test[:notes, 0, 0], 256).flatten()
     np.testing.assert_allclose(wave / 32767, plucked, atol=1e-4)
     assert drawn["spectrogram.png"].keys() == {"plucked strings", "wavenet"}
 
@@ -1780,12 +1799,13 @@ def test_every_picture_can_really_be_drawn(flags, tmp_path, monkeypatch):
     finished(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="pitch.png is given 25 notes for 12 errors")
-def test_fewer_sounds_than_notes_will_do(tmp_path, drawn):
-    config = Config(model="wavenet", out=tmp_path, seconds=0.05, **SMALL)
-    pixelcnn.main(config)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_few_sounds_are_one_of_each_note(temperature, tmp_path, drawn):
+    """Also where a network that has learned little is asked for the likeliest: a constant."""
+    flags = SMALL | {"num_samples": 10, "seconds": 0.05}
+    pixelcnn.main(Config(model="wavenet", out=tmp_path, temperature=temperature, **flags))
     finished(tmp_path)
-    assert len(np.load(tmp_path / "samples.npy")) == 12
+    assert len(np.load(tmp_path / "samples.npy")) == pixelcnn.NOTES
     for x, y in drawn["pitch.png"].values():
         assert len(x) == len(y)
 
