@@ -48,16 +48,16 @@ OutputsAt = Callable[[Site], Tensor]  # the outputs (B, P) at a site; asked for 
 
 
 class CausalConv2d(nn.Conv2d):
-    """A convolution that reads nothing below, and nothing to the right in the same row.
+    """A convolution that reads nothing below; with a mask or a single row nothing right, either.
 
-    Its output at a place may see that place; (B, C, H, W) to (B, C', H, W).
+    (B, C, H, W) to (B, C', H, W). Its output at a place may see that place, but for mask A.
 
     Args:
         kernel: (rows, columns): the last row is the place's own. With one row the columns end at
             the place, with more they reach as far to the right as to the left.
         mask: "B" removes from the last row what is right of the place, "A" the place itself, too:
-            van den Oord et al. (2016), arXiv:1601.06759, fig. 2. None for a kernel of which the
-            last row is allowed as a whole.
+            van den Oord et al. (2016), arXiv:1601.06759, fig. 2. None: the last row is allowed
+            as a whole, which is right where the input was shifted down.
         dilation: The kernel's points are so far apart.
     """
 
@@ -81,10 +81,12 @@ class CausalConv2d(nn.Conv2d):
         self.masked = mask is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(F.pad(x, self.reach), self.kernel(), self.bias, dilation=self.dilation)
+        return F.conv2d(
+            F.pad(x, self.reach), self.masked_weight(), self.bias, dilation=self.dilation
+        )
 
-    def kernel(self) -> Tensor:
-        """The weights, masked; notes/08 eq. (8.29)."""
+    def masked_weight(self) -> Tensor:
+        """The weights that are allowed, others 0; notes/08 eq. (8.29)."""
         return self.weight * self.allowed if self.masked else self.weight
 
     # To sample, only the row or the place that is new is computed, from what was kept of the input:
@@ -106,7 +108,7 @@ class CausalConv2d(nn.Conv2d):
         window, step_left = memory[:, :, row : row + above + 1 : step], step
         if column is not None:
             window, step_left = window[..., column : column + left + right + 1 : step], 1
-        return F.conv2d(window, self.kernel(), self.bias, dilation=(1, step_left))
+        return F.conv2d(window, self.masked_weight(), self.bias, dilation=(1, step_left))
 
 
 class Head(nn.Module):
@@ -332,7 +334,8 @@ class MADE(nn.Module):
         shape: (C, H, W) of x, D numbers.
         outputs: P, numbers for each number of x.
         hidden: Units; with fewer than D - 1 of them some numbers do not see their predecessor.
-        orderings: How many, all random: as one reads, a number would often miss the one before it.
+        orderings: How many, all random: in reading order, fewer units than numbers would hide from
+            many pixels their left neighbour, the best clue.
     """
 
     def __init__(self, shape: Shape, outputs: int, hidden: int, orderings: int = 1) -> None:
@@ -522,7 +525,8 @@ class WaveNet(nn.Module):
     def stepper(self, x: Tensor, y: Tensor) -> OutputsAt:
         """Outputs sample by sample, what layers have computed being kept; notes/08 eq. (8.64).
 
-        Le Paine et al. (2016), Fast WaveNet generation algorithm, arXiv:1611.09482.
+        Le Paine et al. (2016), Fast WaveNet generation algorithm, arXiv:1611.09482, with queues as
+        long as the layers look back; here all is kept.
         """
         memories = [conv.memory(len(x), 1, x.shape[-1]) for conv in (self.first, *self.layers)]
 
@@ -597,12 +601,11 @@ class Logistics:
         """As Softmax has it."""
         logits, mean, log_scale = outputs.float().unflatten(1, (3, -1)).unbind(1)  # (B, K, ...)
         k, spacing = classes(x, self.levels)[:, None], 2 / (self.levels - 1)  # of levels in [-1, 1]
-        narrow = torch.exp(-log_scale.clamp(-7, 7))
+        narrow = torch.exp(-log_scale.clamp(-7, 7))  # from a tenth of a level to all of them alike
         centre = (2 * x[:, None] - 1 - mean) * narrow
-        low, high = centre - spacing / 2 * narrow, centre + spacing / 2 * narrow
-        # sigmoid(high) - sigmoid(low) as a product, in which nothing cancels
-        below, above = F.logsigmoid(high), F.logsigmoid(-low)
-        between = below + above + torch.log(-torch.expm1(low - high))
+        below = F.logsigmoid(centre + spacing / 2 * narrow)  # log of the mass below the upper edge
+        above = F.logsigmoid(spacing / 2 * narrow - centre)  # and above the lower one
+        between = below + above + torch.log(-torch.expm1(-spacing * narrow))  # nothing cancels
         mass = torch.where(k == 0, below, torch.where(k == self.levels - 1, above, between))
         return torch.logsumexp(logits.log_softmax(dim=1) + mass, dim=1)
 
@@ -657,7 +660,7 @@ def train(
     look: Callable[[nn.Module], Tensor] | None,
     run: utils.Run,
 ) -> nn.Module:
-    """Minimise the bits of x (N, ...) with labels (N,); return the model of averaged weights."""
+    """Minimise the nats of x (N, ...) with labels (N,); return the model of averaged weights."""
     config, averaged = run.config, copy.deepcopy(model).eval()
     how = {"betas": (0.9, 0.99), "weight_decay": config.weight_decay, "fused": True}
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, **how)
@@ -764,17 +767,18 @@ class Config(utils.Config):
     """Peak rate; 6e-3 unless given (made 2e-3, transformer, wavenet 5e-3); warm-up, flat, a line to
     0 over the last 30%."""
     levels: int | None = None
-    """Grey levels (sound: loudness levels), 2 to 256; 256 unless given, made 2."""
+    """Grey levels (sound: loudness levels), 2 to 256; 256 unless given. made: 2, and its
+    memory grows with them."""
     binarize: Literal["dynamic", "static", "threshold"] = "dynamic"
     """With --levels 2: draw each pixel anew whenever it is seen, once for ever, or cut at 0.5."""
     output: Literal["softmax", "logistics"] = "softmax"
     """A logit for each level, or a mixture of 5 discretised logistics."""
     patch: int | None = None
-    """p: p x p pixels are one site with p^2 numbers; 1 unless given, transformer 2."""
+    """Pictures: p x p pixels are one place with p^2 numbers; 1 unless given, transformer 2."""
     width: int | None = None
-    """Channels of the layers; 32 unless given, transformer 64."""
+    """All but made: channels of the layers; 32 unless given, transformer 64."""
     layers: int | None = None
-    """Layers; 4 unless given, pixelcnn-masked 6, wavenet 7."""
+    """All but made: layers; 4 unless given, pixelcnn-masked 6, wavenet 7."""
     hidden: int = 500
     """made: hidden units."""
     orderings: int = 1
@@ -782,14 +786,14 @@ class Config(utils.Config):
     weight_decay: float | None = None
     """Pull of the weights towards 0, as in AdamW; 0 unless given, made 0.05."""
     clip: float = 50.0
-    """Longest gradient of all weights together."""
+    """Longest gradient of all weights together, of a loss that is summed over the picture."""
     ema: float | None = None
     """Decay of the average of the weights, which is what is measured and drawn from; 0.99 unless
     given, made 0.998."""
     temperature: float = 1.0
     """Of samples: 1 is the model itself, below 1 it dares less."""
     seconds: float = 0.125
-    """wavenet: length of a tone."""
+    """wavenet: length of a tone. It plays up to four of each note."""
 
     def __post_init__(self) -> None:
         self.fill(VARIANTS.get(self.model, {}))
@@ -841,27 +845,35 @@ def mean_and_error(values: Tensor, name: str) -> Metrics:
 
 
 def speed(model: nn.Module, likelihood: Likelihood, x: Tensor, y: Tensor) -> Metrics:
-    """Seconds for samples like x (B, ...), cached; and naively, from a few of its many passes.
+    """Seconds for samples like x (B, ...), cached; and naively, estimated from 5 of its passes.
 
-    Naively is one pass for each place, which is kind to it: `sample` has one for each number.
+    Naively is one pass for each place, which the numbers of a patch or a colour share.
     """
-    begin = time.perf_counter()
-    sample(model, likelihood, x, y)
-    cached = time.perf_counter() - begin
-    begin, passes = time.perf_counter(), 5
-    with torch.no_grad():
-        for _ in range(passes):
-            model(x, y)
-    naive = (time.perf_counter() - begin) / passes * len(model.sites) / x.shape[1]
+
+    @torch.no_grad()
+    def seconds(function: Callable[[], Tensor], times: int = 1) -> float:
+        begin = time.perf_counter()
+        for _ in range(times):
+            function().sum().item()  # waits for a GPU
+        return (time.perf_counter() - begin) / times
+
+    seconds(lambda: model(x, y))  # the first time is slower
+    cached = seconds(lambda: sample(model, likelihood, x, y))
+    passes = len(model.sites) / (1 if isinstance(model, MADE) else x.shape[1])
+    naive = passes * seconds(lambda: model(x, y), times=5)
     return {
         f"seconds_per_{len(x)}_samples": cached,
-        f"seconds_per_{len(x)}_samples_naive": naive,
+        f"seconds_per_{len(x)}_samples_naive_estimated": naive,
         "speedup_by_caching": naive / cached,
     }
 
 
 def pictures(config: Config, run: utils.Run) -> None:
-    """Train on pictures; count bits, draw, complete, classify."""
+    """Train on pictures; count bits, draw, complete, classify.
+
+    Raises:
+        UserError: if the pictures cannot be cut into patches, or have no labels to be told.
+    """
     data = utils.load_images(config.dataset, config.data_root, quick=config.quick)
     if any(size % config.patch for size in data.image_shape[1:]):
         raise utils.UserError(
@@ -875,7 +887,7 @@ def pictures(config: Config, run: utils.Run) -> None:
         )
     if config.levels == 2 and config.binarize == "static":
         once = torch.Generator().manual_seed(0)
-        train_x, test_x = (torch.bernoulli(x, generator=once) for x in (data.train, data.test))
+        test_x, train_x = (torch.bernoulli(x, generator=once) for x in (data.test, data.train))
         data = replace(data, train=train_x, test=test_x)
 
     def prepare(x: Tensor) -> Tensor:  # onto the grid; a patch's pixels become channels
@@ -892,47 +904,44 @@ def pictures(config: Config, run: utils.Run) -> None:
     model = model.to(run.device, memory_format=torch.channels_last)
     if config.output == "softmax":
         start_at_histogram(model, prepare(data.train[:1000]), config.levels)
-    names = torch.arange(max(1, num_classes))
+
+    def beginning(n: int) -> tuple[Tensor, Tensor]:  # nothing drawn yet, and labels in turns
+        return blank.expand(n, -1, -1, -1), torch.arange(n) % max(1, num_classes)
 
     def generate(model: nn.Module, n: int, **how) -> Tensor:
-        x, y = blank.expand(n, -1, -1, -1), names.repeat(-(-n // len(names)))[:n]
-        return complete(model, x, y, **how)
+        return picture(complete(model, *beginning(n), **how))
 
     def complete(model: nn.Module, x: Tensor, y: Tensor, **how) -> Tensor:
         how = {"temperature": config.temperature} | how
         return utils.in_parts(model, partial(sample, model, likelihood, **how), x, y)[0]
 
-    def look(model: nn.Module) -> Tensor:
-        return picture(generate(model, 16))
-
+    look = partial(generate, n=16)
     model = train(model, likelihood, (data.train, data.train_labels), prepare, look, run)
     if run.rank:
         return  # under torchrun only the first process evaluates and writes
     begin = time.perf_counter()
-    samples = picture(generate(model, config.num_samples))
+    samples = generate(model, config.num_samples)
     seconds = time.perf_counter() - begin
-    title = f"{config.model}, drawn pixel by pixel"
-    run.save_samples(samples, title=title)
+    run.save_samples(samples, title=f"{config.model}, drawn pixel by pixel")
+    if num_classes:
+        title, columns = "Each column a label", {"columns": num_classes}
+        grid = generate(model, 8 * num_classes)
+        utils.image_grid(grid, run.path("classes.png"), title=title, **columns)
     film_of_drawing(samples[:16], model.sites, config, run)
     show_completions(data, prepare, picture, partial(complete, model), run)
-    rows = {f"T = {t:g}": picture(generate(model, 10, temperature=t)) for t in (0.5, 0.8, 1, 1.2)}
+    rows = {f"T = {t:g}": generate(model, 10, temperature=t) for t in (0.5, 0.8, 1, 1.2)}
     title = "Temperature: what it does to each conditional"
     utils.image_rows(rows, run.path("temperature.png"), title=title)
     show_receptive_field(model, prepare(data.test[:64]), picture, run)
     run.draw_history("bits_per_dim", ylabel="bits per dimension", title="Training")
     x_test, x_train = prepare(data.test), prepare(data.train[: len(data.test)])
-    show_surprise(model, likelihood, x_test[:10], data.test_labels[:10], picture, run)
+    show_surprise(model, likelihood, (x_test[:10], data.test_labels[:10]), picture, run)
     run.finish(
         **likelihoods(model, likelihood, x_test, data.test_labels, x_train, data.train_labels),
         binarization=config.binarize if config.levels == 2 else "none",
         **utils.sample_quality(samples, data),
         seconds_per_1000_samples=1000 * seconds / len(samples),
-        **speed(
-            model,
-            likelihood,
-            blank.expand(100, -1, -1, -1).to(run.device),
-            names.repeat(100)[:100].to(run.device),
-        ),
+        **speed(model, likelihood, *(t.to(run.device) for t in beginning(100))),
     )
 
 
@@ -943,16 +952,14 @@ def likelihoods(
     """-log p(x) of test and training pictures (N, C, H, W) on the grid, exact, in float32."""
 
     def nats(x: Tensor, y: Tensor, **how) -> Tensor:
-        return utils.in_parts(
-            model, lambda x, y: nll(model(x, y, **how), x, likelihood), x, y, rows=100
-        )[0]
+        f = lambda x, y: nll(model(x, y, **how), x, likelihood)
+        return utils.in_parts(model, f, x, y, rows=100)[0]
 
-    of_test, of_train = nats(test, y_test), nats(train, y[: len(train)])
-    metrics = mean_and_error(of_test, "test_nll_nats")
-    metrics["train_nll_nats"] = of_train.mean().item()
-    dims = test[0].numel()
-    metrics["test_bits_per_dim"] = utils.bits_per_dim(of_test.mean().item(), dims)
-    metrics["train_bits_per_dim"] = utils.bits_per_dim(of_train.mean().item(), dims)
+    metrics = mean_and_error(nats(test, y_test), "test_nll_nats")
+    metrics["train_nll_nats"] = nats(train, y[: len(train)]).mean().item()
+    for name in ("test", "train"):
+        bits = utils.bits_per_dim(metrics[f"{name}_nll_nats"], test[0].numel())
+        metrics[f"{name}_bits_per_dim"] = bits
     if isinstance(model, MADE) and len(model.places) > 1:
         each = torch.stack([-nats(test, y_test, ordering=i) for i in range(len(model.places))])
         metrics["test_nll_nats_mean_of_orderings"] = -each.mean().item()
@@ -976,9 +983,7 @@ def film_of_drawing(x: Tensor, sites: list[Site], config: Config, run: utils.Run
     labels = [f"{t} of {len(sites)} numbers" for t in times]
     utils.animation(frames, run.path("drawing.gif"), labels=labels)
     some = {f"{t}": torch.where(order < t, x[:10], 0.5) for t in times[7::7]}
-    utils.image_rows(
-        some, run.path("drawing.png"), title="Numbers drawn so far, in the model's order"
-    )
+    utils.image_rows(some, run.path("drawing.png"), title="Numbers drawn, in the model's order")
 
 
 def show_completions(
@@ -1007,22 +1012,24 @@ def show_receptive_field(model: nn.Module, x: Tensor, picture: Callable, run: ut
     site = 0, height // 2, wide // 2
     y = torch.zeros(len(x), dtype=torch.long, device=run.device)
     field = picture(receptive_field(model, x.to(run.device), site, y)[None])
-    strong = (field / field.amax()).sqrt()
+    strong = (field / field.amax().clamp(min=1e-30)).sqrt()  # the first of an order sees nothing
     seen = (field > 0).float()
     rows = torch.cat([strong, seen]).amax(dim=1, keepdim=True)
     labels = ["gradient, square root", "not zero"]
-    title = f"What the outputs at row {height // 2}, column {wide // 2} depend on"
+    at = [run.config.patch * place for place in site[1:]]
+    title = f"What the outputs at row {at[0]}, column {at[1]} depend on"
     utils.image_grid(rows, run.path("receptive_field.png"), columns=2, labels=labels, title=title)
 
 
 def show_surprise(
-    model, likelihood, x: Tensor, y: Tensor, picture: Callable, run: utils.Run
+    model: nn.Module, likelihood: Likelihood, data: tuple, picture: Callable, run: utils.Run
 ) -> None:
-    """Where the bits of test pictures are: white for 8 bits and more."""
+    """Where the bits of test pictures x (B, C, H, W) with labels y are."""
 
     def bits(x: Tensor, y: Tensor) -> Tensor:
         return -likelihood.log_prob(model(x, y), x) / math.log(2)
 
+    x, y = data
     surprise = utils.in_parts(model, bits, x, y)[0]
     most = math.log2(likelihood.levels)
     rows = {"test images": picture(x), "bits of a pixel": picture(surprise / most).clamp(0, 1)}
@@ -1058,8 +1065,8 @@ def pluck(hertz: Tensor, steps: int, loss: float = 0.004) -> Tensor:
 
     Noise runs round a loop, and each time is smoothed by a mean of neighbours: what remains repeats
     itself once a period. Karplus & Strong (1983), Computer Music Journal 7(2); notes/08 eq. (8.50).
-    The delay between two samples, eq. (8.54), and the soft finger, noise without its highest tones,
-    are from Jaffe & Smith (1983), the same issue.
+    The delay between two samples, here the simplest, eq. (8.54), and the soft finger, noise without
+    its highest tones, are after Jaffe & Smith (1983), the same issue. Each period loses `loss`.
     """
     delay = RATE / hertz - 0.5  # the mean is worth half a sample
     whole = delay.floor().long()
@@ -1080,7 +1087,8 @@ def pitch_of(sound: Tensor, low: float = 80.0, high: float = 1000.0) -> Tensor:
     """Hz of tones (B, T): where a tone, shifted by a period, resembles itself.
 
     The first of the high peaks of its autocorrelation, and the top of the parabola through it;
-    notes/08 eqs. (8.55), (8.56).
+    notes/08 eqs. (8.55), (8.56). What has no peak, such as silence, gets about `high`. T must
+    exceed the longest period, RATE / low.
     """
     spectrum = torch.fft.rfft(sound - sound.mean(dim=1, keepdim=True), n=2 * sound.shape[1])
     auto = torch.fft.irfft(spectrum.abs().square())[:, : sound.shape[1]]
@@ -1091,7 +1099,7 @@ def pitch_of(sound: Tensor, low: float = 80.0, high: float = 1000.0) -> Tensor:
     lag = peak.float().argmax(dim=1, keepdim=True)  # the first
     before, at, after = (values.gather(1, lag)[:, 0] for values in (before, at, after))
     curvature = (before - 2 * at + after).clamp(max=-1e-12)  # silence has none
-    offset = 0.5 * (before - after) / curvature
+    offset = (0.5 * (before - after) / curvature).clamp(-0.5, 0.5)
     return RATE / (first + lag[:, 0] + offset)
 
 
