@@ -551,8 +551,7 @@ def test_logistics_are_finite_and_so_are_their_gradients(levels):
         assert gradient.isfinite().all(), (mean, log_scale)
 
 
-@pytest.mark.xfail(strict=True, reason="low - high cancels")
-@pytest.mark.parametrize(("mean", "log_scale"), [(1e7, 0.0), (1e7, -7.0)])
+@pytest.mark.parametrize(("mean", "log_scale"), [(1e7, 0.0), (-1e7, -7.0), (0.0, 100.0)])
 def test_logistics_far_away_are_finite_too(mean, log_scale):
     """One such component must not spoil the gradient of the others."""
     outputs = torch.tensor([[0.3, 0.0, mean, 0.1, log_scale, -1.0]], requires_grad=True)
@@ -1498,7 +1497,6 @@ def test_a_tone_without_a_pitch_is_not_in_tune():
     assert pixelcnn.pitch_metrics(error, "")["pitch_within_50_cents_share"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="where nothing peaks the parabola has its top anywhere")
 def test_noise_has_some_pitch_in_the_range():
     """Of a walk at random no peak is high; the parabola must not lead out of the range."""
     walks = torch.cat([torch.randn(20, 400).cumsum(dim=1), torch.linspace(-1, 1, 400)[None]])
@@ -1531,20 +1529,20 @@ def ticking(monkeypatch):
     monkeypatch.setattr(pixelcnn, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
 
 
-def test_sampling_without_keeping_takes_a_pass_for_each_place(monkeypatch):
+@pytest.mark.parametrize(("name", "steps"), [("pixelcnn", 9), ("made", 18)])
+def test_sampling_without_keeping_takes_a_pass_for_each_place(name, steps, monkeypatch):
+    """Of MADE, whose order is random, for each number; the first pass is not timed."""
     ticking(monkeypatch)
     shape, passes = (2, 3, 3), []
-    model, x = tiny("pixelcnn", shape).float(), torch.zeros(7, *shape)
+    model, x = tiny(name, shape).float(), torch.zeros(7, *shape)
     model.register_forward_hook(lambda *_: passes.append(0))
     metrics = pixelcnn.speed(model, Softmax(2), x, torch.zeros(7, dtype=torch.long))
-    naive = 1 / len(passes) * 9  # places
-    assert metrics == pytest.approx(
-        {
-            "seconds_per_7_samples": 1,
-            "seconds_per_7_samples_naive_estimated": naive,
-            "speedup_by_caching": naive,
-        }
-    )
+    naive = pytest.approx(steps / (len(passes) - 1))
+    assert metrics == {
+        "seconds_per_7_samples": 1,
+        "seconds_per_7_samples_naive_estimated": naive,
+        "speedup_by_caching": naive,
+    }
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -1624,7 +1622,9 @@ def test_main_writes_a_whole_run_of_pictures(flags, tmp_path, monkeypatch, drawn
     watch(monkeypatch, "start_at_histogram", lambda *args: starts.append(args[1:]))
     config = Config(dataset="digits", out=tmp_path, **SMALL | flags)
     pixelcnn.main(config)
-    assert {p.name for p in tmp_path.iterdir()} >= FILES | OF_PICTURES
+    written = {p.name for p in tmp_path.iterdir()}
+    assert written >= FILES | OF_PICTURES
+    assert ("classes.png" in written) == (config.model == "conditional")
     metrics, state = finished(tmp_path)
     assert metrics.keys() >= ALWAYS | QUALITY
     patch, levels = config.patch, config.levels
@@ -1810,7 +1810,6 @@ def test_a_few_sounds_are_one_of_each_note(temperature, tmp_path, drawn):
         assert len(x) == len(y)
 
 
-@pytest.mark.xfail(strict=True, reason="receptive_field.png divides by a largest gradient of 0")
 def test_a_picture_may_be_one_patch(tmp_path, drawn):
     """Whose first number sees nothing."""
     pixelcnn.main(Config(dataset="digits", patch=8, levels=2, out=tmp_path, **SMALL))
