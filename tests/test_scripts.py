@@ -52,6 +52,7 @@ LONGEST = {
     "04_diffusion_models": 865,  # three models, five samplers, two likelihoods, likewise
     "05_normalizing_flows": 1050,  # eight kinds of layer, each with its inverse and determinant
     "06_energy_based_models": 930,  # three models, six ways to train them, log Z three ways
+    "07_pixelcnn": 1190,  # five networks, each drawing in two ways, two likelihoods, and sound
 }
 
 
