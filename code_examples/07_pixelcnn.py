@@ -21,9 +21,9 @@ Run:     python code_examples/07_pixelcnn.py
          python code_examples/07_pixelcnn.py --model wavenet
 Expect:  after two minutes on two CPU cores with bfloat16, 1.110 bits per dimension on test digits
          (three seeds: 1.109 to 1.111), exact, where a histogram for each pixel has 1.749; 100
-         digits are drawn in 1.2 seconds, and would take 106 if nothing were kept; a Frechet distance
-         of 5.2 (4.8 to 5.5) for 2,000 of them. made: 96.7 nats with black and white digits, in a
-         minute. wavenet: tones 4.8 cents (median) from the pitch that was asked for.
+         digits are drawn in 1.2 seconds, and would take 106 if nothing were kept; their Frechet
+         distance is 5.2 (4.8 to 5.5). made: 96.7 nats with black and white digits, in a minute.
+         wavenet: tones 4.8 cents (median) from the pitch that was asked for.
 """
 
 import copy
