@@ -1268,11 +1268,14 @@ def test_bits_of_training_are_those_of_the_loss(tmp_path):
 
 def test_the_loop_follows_its_plan(tmp_path, monkeypatch):
     """Rate, pull, longest gradient and average; data is prepared anew for each step."""
-    rates, longest, decays, prepared, looked = [], [], [], [], []
-    rates_of = lambda optimizer, *_: rates.append(
-        [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
-    )
-    watch(monkeypatch, "step", rates_of, torch.optim.AdamW)
+    rates, lengths, longest, decays, prepared, looked = [], [], [], [], [], []
+
+    def note(optimizer, *_):
+        rates.append([(g["lr"], g["weight_decay"]) for g in optimizer.param_groups])
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        lengths.append(torch.cat([p.grad.flatten() for p in weights]).norm().item())
+
+    watch(monkeypatch, "step", note, torch.optim.AdamW)
     watch(monkeypatch, "clip_grad_norm_", lambda _, most: longest.append(most), nn.utils)
     watch(monkeypatch, "update_ema", lambda *args: decays.append(args[2]), utils)
     model, x = TINY["made"]((1, 2, 2), 2), some_pictures(80, (1, 2, 2), 2).float()
@@ -1294,6 +1297,7 @@ def test_the_loop_follows_its_plan(tmp_path, monkeypatch):
     assert rates[-1] < 0.02
     assert rates[40:60] == pytest.approx([0.1] * 20)
     assert set(longest) == {0.7}
+    assert max(lengths) == pytest.approx(0.7, rel=1e-4)
     assert decays[0] == 0  # the first weights of all are forgotten
     assert decays == sorted(decays)
     assert decays[-1] == 0.8

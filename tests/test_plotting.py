@@ -435,11 +435,15 @@ def test_a_spectrogram_shows_high_tones_above_low_ones_and_time_to_the_right(tmp
 def test_a_short_sound_and_silence_have_spectrograms_too(tmp_path, rate):
     """Of another rate, whose half is the highest frequency."""
     tone = (2 * torch.pi * 0.125 * torch.arange(128)).sin()
-    path = plotting.spectrograms({"tone": tone, "nothing": 0 * tone}, tmp_path / "a.png", rate=rate)
-    panel, nothing = panels_of(decoded(path))
+    sounds = {"tone": tone, "nothing": 0 * tone}
+    picture = decoded(plotting.spectrograms(sounds, tmp_path / "a.png", rate=rate))
+    other = decoded(plotting.spectrograms(sounds, tmp_path / "b.png", rate=2 * rate))
+    assert picture.shape != other.shape or (picture != other).any(), "frequencies are told"
+    panel, nothing = panels_of(picture)
     rows, _ = np.nonzero(near(panel, YELLOW)[:, : int(0.8 * panel.shape[1])])
     assert 1 - np.median(rows) / len(panel) == pytest.approx(0.25, abs=0.05)
-    assert not near(nothing, YELLOW)[:, : int(0.8 * panel.shape[1])].any()
+    middle = nothing[:, int(0.2 * nothing.shape[1]) : int(0.7 * nothing.shape[1])]
+    assert np.median(middle[..., 1]) < 40, "dark"
 
 
 def test_a_sound_shorter_than_a_window_is_refused(tmp_path):
