@@ -8,7 +8,7 @@ Writes:  autoregressive_levels.png
 The chapter's default network, trained for the same time at each number of levels with either
 output, beside what needs no network: a uniform model, one histogram, a histogram for each pixel.
 Two levels are a threshold, so that all rows of the table are coarser copies of the same
-pictures. About 22 minutes on one CPU core.
+pictures. Ten runs of `--minutes` each.
 """
 
 import json

@@ -8,8 +8,7 @@ Writes:  autoregressive_overfitting.png
 The chapter's default network on mnist5k, trained longer than by default. Now and then the averaged
 weights are measured on the same training and test digits; meanwhile the clock stands still. The
 rate is the chapter's: flat, and down to 0 over the last 30% of the time, which helps both curves.
-With more than one weight decay each has a run of its own. About 8 minutes for each on
-one CPU core.
+With more than one weight decay each has a run of its own.
 """
 
 import math
