@@ -497,8 +497,10 @@ def spectrograms(
         UserError: A sound is shorter than the window of 64 samples.
     """
     window = 64 if min(map(len, sounds.values())) < 4096 else 512
-    if min(map(len, sounds.values())) < window:
-        raise UserError(f"expected sounds of at least {window} samples: give longer ones")
+    if (shortest := min(map(len, sounds.values()))) < window:
+        raise UserError(
+            f"expected sounds of at least {window} samples, got {shortest}: give longer ones"
+        )
     with _figure(path, 7.2, 2.2 * len(sounds) + 0.7) as figure:
         if title:
             figure.suptitle(title, x=0.02, ha="left", size=LARGE)
