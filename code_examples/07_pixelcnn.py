@@ -250,8 +250,6 @@ class PixelCNN(nn.Module):
         def features_at(row: int, column: int) -> Tensor:
             if column == 0:
                 new_row(row)
-                for memory in memory_h:
-                    memory.zero_()
             else:
                 before = x[:, :, row : row + 1, column - 1 : column]
                 self.horizontal.remember(memory_h[0], 0, column, before)
@@ -717,6 +715,7 @@ def sample(
         outputs = outputs_at(site)  # also where x is known: later sites need what it keeps
         if known is None or not known[site]:
             log_p = likelihood.table(outputs)
+            log_p = log_p - log_p.amax(dim=1, keepdim=True)  # 0 / T stays 0 for the smallest T
             k = draw(log_p / temperature) if temperature else log_p.argmax(dim=1)
             x[(slice(None), *site)] = k / (likelihood.levels - 1)
     return x
@@ -971,8 +970,12 @@ def likelihoods(
     if isinstance(model, PixelCNN) and model.num_classes:
         x = test[:1000]
         given = [-nats(x, torch.full((len(x),), k)) for k in range(model.num_classes)]
-        right = torch.stack(given).argmax(dim=0) == y_test[: len(x)]
-        metrics["test_accuracy_by_bayes_rule"] = right.float().mean().item()  # of equal priors
+        given, truth = torch.stack(given), y_test[: len(x)]  # (K, N); all labels equally likely
+        right = (given.argmax(dim=0) == truth).float()
+        metrics["test_accuracy_by_bayes_rule"] = right.mean().item()
+        metrics["test_nll_nats_label_summed_out"] = -ensemble_log_prob(given).mean().item()
+        others = given.gather(0, truth.roll(1)[None])  # each picture with the label of another
+        metrics["test_nll_nats_labels_exchanged"] = -others.mean().item()
     return metrics
 
 

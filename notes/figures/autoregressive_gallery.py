@@ -49,6 +49,7 @@ RUNS = {  # the pictures of a model to keep, and how they are called here after 
 }
 TABLE = ("training_seconds", "epochs", "images_seen", "parameters", "test_bits_per_dim")
 TABLE += ("train_bits_per_dim", "test_nll_nats", "test_nll_nats_standard_error", "train_nll_nats")
+TABLE += ("test_nll_nats_labels_exchanged", "test_nll_nats_label_summed_out")
 TABLE += ("test_accuracy_by_bayes_rule", "frechet_distance", "kernel_distance", "precision")
 TABLE += ("recall", "inception_score", "confident_share", "seconds_per_1000_samples")
 TABLE += ("seconds_per_100_samples", "seconds_per_100_samples_naive_estimated")
